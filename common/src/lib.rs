@@ -1,0 +1,14 @@
+//! What the edge gateway and the cloud core share: the event and its contracts, the schemas,
+//! the Kafka header codec, the durable log, and small plumbing (clock, config, retry,
+//! shutdown, telemetry). Neither side imports the other; both import only this crate.
+
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod event;
+pub mod log;
+pub mod retry;
+pub mod schema;
+pub mod shutdown;
+pub mod telemetry;
+pub mod topic;

@@ -1,0 +1,10 @@
+//! The edge gateway: takes events from the devices of one facility, makes them durable, and
+//! forwards them. The way of an event is the order of the modules below.
+
+pub mod admit;
+pub mod config;
+pub mod forward;
+pub mod gateway;
+pub mod listen;
+pub mod spool;
+pub mod status;
