@@ -17,6 +17,7 @@ repo_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 local_dir=${PENSTOCK_LOCAL:-$repo_dir/.local}
 : "${HOME:=/nonexistent}"
 cache_dir=${PENSTOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/penstock}
+# shellcheck disable=SC2034 # up and down use it
 all_services=(kafka postgres s3)
 
 say() { printf '%s\n' "$*" >&2; }
