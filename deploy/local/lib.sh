@@ -65,8 +65,10 @@ venv_dir() {
   if [[ ! -f $venv/.complete ]]; then
     say "installing $1 from PyPI"
     rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2" >&2
+    # Checked by hand: a caller may have put us where set -e does not reach.
+    python3 -m venv "$venv" || die "python3 -m venv failed"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2" >&2 ||
+      die "$1 could not be installed from PyPI"
     touch "$venv/.complete"
   fi
   exec 6>&-
