@@ -36,12 +36,16 @@ need_debian() {
 
 install_debian() {
   command -v apt-get >/dev/null || die "please install: $* (named as in Debian)"
-  [[ $EUID -eq 0 ]] || die "packages are missing; please run: sudo apt-get install $*"
+  local log apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300)
+  if [[ $EUID -ne 0 ]]; then
+    # On a terminal sudo may ask for the password.
+    sudo -n true 2>/dev/null || { command -v sudo >/dev/null && [[ -t 0 && -t 2 ]]; } ||
+      die "packages are missing; please have root run: apt-get install $*"
+    apt=(sudo "${apt[@]}")
+  fi
   say "installing $*"
-  local log apt=(apt-get -qq -y -o DPkg::Lock::Timeout=300)
   log=$(mktemp)
-  if ! { "${apt[@]}" update &&
-    DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "$@"; } >"$log" 2>&1; then
+  if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$@"; } >"$log" 2>&1; then
     cat "$log" >&2
     rm -f "$log"
     die "apt-get could not install: $*"
