@@ -1,1 +1,109 @@
-//! Configuration.
+//! The gateway's configuration. Every key has a default but `gateway.name`, `gateway.fleet` and
+//! `spool.dir`; unknown keys are refused; everything that is wrong is reported at once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use penstock_common::config;
+use penstock_common::telemetry::LogConfig;
+use serde::Deserialize;
+
+use crate::forward::KafkaConfig;
+use crate::listen::ListenConfig;
+use crate::spool::SpoolConfig;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Who this gateway is.
+    pub gateway: Identity,
+    /// The devices' side.
+    pub http: ListenConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// The durable spool.
+    pub spool: SpoolConfig,
+    /// The bus.
+    pub kafka: KafkaConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Written once the gateway is ready: JSON with the addresses it listens on.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Who this gateway is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// Unique among all gateways: it names every record's provenance for ever.
+    pub name: String,
+    /// The fleet of the devices of this facility.
+    pub fleet: String,
+}
+
+/// Where health and metrics are served, apart from the devices' port.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// `address:port`; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+    }
+}
+
+impl GatewayConfig {
+    /// Reads and validates.
+    ///
+    /// # Errors
+    /// With every problem found.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Self> {
+        let loaded: Self = config::load(path, overrides)?;
+        let problems = loaded.problems();
+        if !problems.is_empty() {
+            bail!("the configuration can't be used:\n  {}", problems.join("\n  "));
+        }
+        Ok(loaded)
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        self.gateway.validate(&mut problems);
+        self.http.validate(&mut problems);
+        self.spool.validate(&mut problems);
+        self.kafka.validate(&mut problems);
+        problems
+    }
+}
+
+impl Identity {
+    fn validate(&self, problems: &mut Vec<String>) {
+        for (key, value) in [("gateway.name", &self.name), ("gateway.fleet", &self.fleet)] {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if value.is_empty() || value.len() > 64 || !value.chars().all(allowed) {
+                problems.push(format!(
+                    "{key}: {value:?}; expected 1 to 64 characters of A-Z a-z 0-9 . _ -"
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let set = ["gateway.name=a b", "kafka.bootstrap=\"\"", "kafka.compression=gzip"];
+        let error = GatewayConfig::load(None, &set.map(String::from)).unwrap_err().to_string();
+        for key in ["gateway.name", "gateway.fleet", "kafka.bootstrap", "kafka.compression"] {
+            assert!(error.contains(key), "{key} is not in: {error}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The forwarder's thread: spool → window → bus → retirement.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use penstock_common::retry::Backoff;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::ForwardMetrics;
+use super::record::outbound;
+use super::window::Window;
+use super::{Connect, Delivery, KafkaConfig, OutboundRecord, Producer, SendError, Token};
+use crate::spool::{Position, SpoolHandle, SpoolReader, SpooledEntry};
+
+/// How long one wait for the spool or the bus may take: the reaction time to everything else.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// The forwarder, before it runs.
+pub struct Driver<C> {
+    /// Builds producers.
+    pub connect: C,
+    /// Bounds and the drain limit.
+    pub config: KafkaConfig,
+    /// The gateway's name, for the headers.
+    pub gateway: Arc<str>,
+    /// Where entries come from.
+    pub reader: SpoolReader,
+    /// Where they are retired.
+    pub spool: SpoolHandle,
+    /// What it counts.
+    pub metrics: ForwardMetrics,
+}
+
+/// Why the loop over one producer ended.
+enum Outcome {
+    /// The gateway is shutting down and the drain is over.
+    Drained,
+    /// The producer or the spool failed: go back to the first unacknowledged entry.
+    Failed(String),
+}
+
+impl<C: Connect> Driver<C> {
+    /// Runs on a thread of its own until `shutdown`, then drains for up to `drain_ms_max`.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn spawn(self, shutdown: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("forward".into()).spawn(move || self.run(&shutdown))
+    }
+
+    fn run(mut self, shutdown: &CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let outcome = match self.connect.connect() {
+                Ok(producer) => self.session(producer, &mut backoff, shutdown),
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            };
+            let Outcome::Failed(reason) = outcome else { return };
+            if shutdown.is_cancelled() {
+                tracing::info!(reason, "left to the next start: what the bus did not take");
+                return;
+            }
+            let delay = backoff.next_delay();
+            self.metrics.rewinds.inc();
+            tracing::warn!(
+                reason,
+                delay_ms = delay.as_millis(),
+                "forwarding starts again from the first unacknowledged entry"
+            );
+            self.reader.rewind();
+            wait_unless(shutdown, delay);
+        }
+    }
+
+    /// Forwards through one producer for as long as it lives.
+    fn session(
+        &mut self,
+        producer: C::Producer,
+        backoff: &mut Backoff,
+        shutdown: &CancellationToken,
+    ) -> Outcome {
+        let mut session =
+            Session { producer, window: Window::default(), deliveries: Vec::new(), held: None };
+        let mut drain_until = None;
+        loop {
+            if shutdown.is_cancelled() {
+                let limit = Duration::from_millis(self.config.drain_ms_max);
+                let until = *drain_until.get_or_insert_with(|| Instant::now() + limit);
+                if session.is_idle() || Instant::now() >= until {
+                    return Outcome::Drained;
+                }
+            }
+            let may_read = drain_until.is_none();
+            if let Err(reason) = self.step(&mut session, may_read) {
+                return Outcome::Failed(reason);
+            }
+            match session.settle() {
+                Ok(Settled { retired, acknowledged }) => {
+                    self.metrics.acknowledged.inc_by(acknowledged);
+                    if let Some(position) = retired {
+                        backoff.reset();
+                        self.spool.retire(position);
+                    }
+                }
+                Err(reason) => return Outcome::Failed(reason),
+            }
+            self.metrics.in_flight_records.set(session.window.len() as i64);
+        }
+    }
+
+    /// Moves entries from the spool to the producer until one of them has to be waited for.
+    fn step(&mut self, session: &mut Session<C::Producer>, may_read: bool) -> Result<(), String> {
+        if let Some((token, record)) = session.held.take() {
+            session.offer(token, record)?;
+        }
+        let bounded = session.held.is_some()
+            || session.window.len() >= self.config.in_flight_records_max
+            || session.window.bytes() >= self.config.in_flight_bytes_max;
+        if bounded || !may_read {
+            session.producer.poll(WAIT, &mut session.deliveries);
+            return Ok(());
+        }
+        // An idle spool is waited for; while entries are in flight the bus has the word.
+        let wait = if session.window.is_empty() { 10 * WAIT } else { Duration::ZERO };
+        match self.reader.next(wait) {
+            Ok(Some(entry)) => self.forward(session, entry)?,
+            Ok(None) => session.producer.poll(WAIT, &mut session.deliveries),
+            Err(error) => return Err(format!("read the spool: {error}")),
+        }
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        session: &mut Session<C::Producer>,
+        entry: SpooledEntry,
+    ) -> Result<(), String> {
+        let position = entry.position;
+        let record = outbound(&self.gateway, entry);
+        let token = session.window.push(position, record.payload.len());
+        session.offer(token, record)?;
+        if session.window.len() % 256 == 0 {
+            session.producer.poll(Duration::ZERO, &mut session.deliveries);
+        }
+        Ok(())
+    }
+}
+
+/// One producer and what is in flight on it.
+struct Session<P> {
+    producer: P,
+    window: Window<Position>,
+    deliveries: Vec<Delivery>,
+    /// A record that the producer had no room for, with its token.
+    held: Option<(Token, OutboundRecord)>,
+}
+
+struct Settled {
+    retired: Option<Position>,
+    acknowledged: u64,
+}
+
+impl<P: Producer> Session<P> {
+    fn is_idle(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    fn offer(&mut self, token: Token, record: OutboundRecord) -> Result<(), String> {
+        match self.producer.send(token, record) {
+            Ok(()) => Ok(()),
+            Err(SendError::Full(record)) => {
+                self.held = Some((token, record));
+                Ok(())
+            }
+            Err(SendError::Broken(reason)) => Err(reason),
+        }
+    }
+
+    /// Applies the deliveries that came. One refusal ends the session: what follows it must not
+    /// overtake it.
+    fn settle(&mut self) -> Result<Settled, String> {
+        let mut acknowledged = 0;
+        let mut refused = None;
+        for delivery in self.deliveries.drain(..) {
+            match delivery.result {
+                Ok(()) => {
+                    acknowledged += 1;
+                    self.window.acknowledge(delivery.token);
+                }
+                Err(reason) => refused = Some(reason),
+            }
+        }
+        match refused {
+            Some(reason) => Err(format!("the bus refused a record: {reason}")),
+            None => Ok(Settled { retired: self.window.retire(), acknowledged }),
+        }
+    }
+}
+
+/// Waits for `delay`, in short pieces, unless the gateway shuts down.
+fn wait_unless(shutdown: &CancellationToken, delay: Duration) {
+    let until = Instant::now() + delay;
+    while !shutdown.is_cancelled() && Instant::now() < until {
+        thread::sleep(WAIT.min(until - Instant::now().min(until)));
+    }
+}
