@@ -1,0 +1,7 @@
+use super::*;
+
+use jsonschema::json::Node;
+use serde_json::Value;
+
+#[test]
+fn placeholder() {}
