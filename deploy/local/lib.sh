@@ -22,6 +22,7 @@ all_services=(kafka postgres s3)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+[[ $local_dir == /* ]] || die "PENSTOCK_LOCAL must be an absolute path"
 
 # ---- what must be installed -------------------------------------------------
 
