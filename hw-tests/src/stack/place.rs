@@ -25,9 +25,9 @@ pub(super) fn local_dir() -> anyhow::Result<PathBuf> {
     Ok(repo_dir()?.join(".local"))
 }
 
-/// A binary of this workspace: in `PENSTOCK_BIN`, or beside the one that runs now.
+/// A binary of this workspace: in `PENSTOCK_BIN_DIR`, or beside the one that runs now.
 pub(super) fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("PENSTOCK_BIN") {
+    if let Some(dir) = std::env::var_os("PENSTOCK_BIN_DIR") {
         let path = Path::new(&dir).join(name);
         return if path.is_file() { Ok(path) } else { missing(name, &[path]) };
     }
