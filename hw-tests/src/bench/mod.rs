@@ -89,23 +89,20 @@ async fn measure(
         })
     };
     let syncs = syncs::Syncs::start(&stack.dir).context("measure bare syncs")?;
-    let before = (stack.gateway.usage(), stack.core.usage());
+    let before = (stack.gateway.usage(), stack.core.usage(), Usage::own());
     let started = Instant::now();
     let tally = Arc::new(Tally::default());
     let progress = Progress::start(Arc::clone(&tally), Some(stack.api));
     let fleet = FleetConfig::plain(seed, devices, args.rate, batch);
     let mut told = fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop).await;
     let took = started.elapsed();
+    let load_generator = Usage::own().since(before.2);
     end.abort();
     let bare_sync = syncs.end().context("measure bare syncs")?;
     progress.end().await;
     told.fleet = "sim".into();
     let verdict = judge(stack, &told).await?;
     tally.check()?;
-    let usage = |now: Usage, before: Usage| Usage {
-        cpu: now.cpu.saturating_sub(before.cpu),
-        written_bytes: now.written_bytes.saturating_sub(before.written_bytes),
-    };
     let status = api::status(&api::client(stack.api)).await?;
     let local_dir = repo_dir()?.join(".local");
     let raw_events = Topic::RawEvents.name(&stack.topic_prefix);
@@ -115,8 +112,9 @@ async fn measure(
         took,
         tally,
         bare_sync,
-        gateway: usage(stack.gateway.usage(), before.0),
-        core: usage(stack.core.usage(), before.1),
+        load_generator,
+        gateway: stack.gateway.usage().since(before.0),
+        core: stack.core.usage().since(before.1),
         kafka_bytes: kafka::topic_bytes(&local_dir, &raw_events).ok(),
         parquet_bytes: status.bytes_published,
         rows: status.rows_published,
