@@ -64,7 +64,7 @@ async fn samples(stack: &Stack) -> anyhow::Result<()> {
         let event: Value = serde_json::from_slice(body)?;
         let (device, id) = (text(&event, "device_id")?, text(&event, "event_id")?);
         let mut found = Vec::new();
-        api::read_device(&api_client, "sim", &device, |_, event_id, payload| {
+        api::read_device(&api_client, "sim", &device, |event_id, payload| {
             if event_id.eq_ignore_ascii_case(&id) {
                 found.push(payload.to_vec());
             }
