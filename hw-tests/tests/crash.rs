@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hw_tests::fleet::{self, FleetConfig, Tally};
-use hw_tests::oracle::{self, checker::Tolerance, verdict::Verdict};
+use hw_tests::oracle::{self, api, checker::Tolerance, verdict::Verdict};
 use hw_tests::stack::{Stack, StackConfig};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -70,6 +70,8 @@ async fn nothing_is_lost_doubled_or_altered_when_processes_are_killed() {
         let mut config = StackConfig::from_env("crash").unwrap();
         // Several files a second of load, so that kills hit every step of publishing.
         config.raw_flush_interval = Duration::from_millis(700);
+        // The group must let the next core in before that one is killed too.
+        config.core_set.push("kafka.session_timeout_ms=1500".into());
         let mut stack = Stack::start(config).await.unwrap();
         if let Err(error) = crash(seed, &plan, &mut stack).await {
             let error = stack.explain(error);
@@ -102,6 +104,8 @@ async fn crash(seed: u64, plan: &Plan, stack: &mut Stack) -> anyhow::Result<()> 
         tokio::time::sleep(kill.away).await;
         process.start().await?;
     }
+    let published = api::status(&api::client(stack.api)).await?.files_published;
+    anyhow::ensure!(published >= 5, "the kills left time for {published} files only");
     stop.cancel();
     let told = load.await?;
     let verdict = oracle::judge(&stack.places(), &told, Tolerance::default()).await?;

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use self::report::Report;
 use crate::demo::progress::Progress;
 use crate::fleet::{self, FleetConfig, Tally};
-use crate::oracle::{self, api, checker::Tolerance, record::ToldFleet};
+use crate::oracle::{self, api, checker::Tolerance};
 use crate::stack::process::Usage;
-use crate::stack::{Stack, StackConfig, kafka, repo_dir};
+use crate::stack::{Stack, StackConfig, kafka, local_dir};
 
 /// More would make reading them back one by one the longest part of the benchmark.
 const DEVICES_MAX: u32 = 2_000;
@@ -89,25 +89,27 @@ async fn measure(
         })
     };
     let syncs = syncs::Syncs::start(&stack.dir).context("measure bare syncs")?;
-    let before = (stack.gateway.usage(), stack.core.usage());
+    let before = (stack.gateway.usage(), stack.core.usage(), Usage::own());
     let started = Instant::now();
     let tally = Arc::new(Tally::default());
     let progress = Progress::start(Arc::clone(&tally), Some(stack.api));
     let fleet = FleetConfig::plain(seed, devices, args.rate, batch);
-    let mut told = fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop).await;
+    let told = fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop).await;
     let took = started.elapsed();
+    let load_generator = Usage::own().since(before.2);
     end.abort();
     let bare_sync = syncs.end().context("measure bare syncs")?;
     progress.end().await;
-    told.fleet = "sim".into();
-    let verdict = judge(stack, &told).await?;
+    println!("\nThe load has stopped; the oracle waits for the pipeline to drain, then counts ...");
+    oracle::drain::wait(&stack.places()).await?;
+    // Before the oracle reads everything back: that is not ingestion.
+    let gateway = stack.gateway.usage().since(before.0);
+    let core = stack.core.usage().since(before.1);
+    stack.gateway.check_alive()?;
+    stack.core.check_alive()?;
+    let verdict = oracle::judge(&stack.places(), &told, Tolerance::default()).await?;
     tally.check()?;
-    let usage = |now: Usage, before: Usage| Usage {
-        cpu: now.cpu.saturating_sub(before.cpu),
-        written_bytes: now.written_bytes.saturating_sub(before.written_bytes),
-    };
     let status = api::status(&api::client(stack.api)).await?;
-    let local_dir = repo_dir()?.join(".local");
     let raw_events = Topic::RawEvents.name(&stack.topic_prefix);
     Ok(Report {
         rate_wanted: args.rate,
@@ -115,19 +117,13 @@ async fn measure(
         took,
         tally,
         bare_sync,
-        gateway: usage(stack.gateway.usage(), before.0),
-        core: usage(stack.core.usage(), before.1),
-        kafka_bytes: kafka::topic_bytes(&local_dir, &raw_events).ok(),
+        load_generator,
+        gateway,
+        core,
+        kafka_bytes: kafka::topic_bytes(&local_dir()?, &raw_events).ok(),
         parquet_bytes: status.bytes_published,
         rows: status.rows_published,
         files: status.files_published,
         verdict,
     })
-}
-
-async fn judge(stack: &mut Stack, told: &ToldFleet) -> anyhow::Result<oracle::verdict::Verdict> {
-    println!("\nThe load has stopped; the oracle waits for the pipeline to drain, then counts ...");
-    stack.gateway.check_alive()?;
-    stack.core.check_alive()?;
-    oracle::judge(&stack.places(), told, Tolerance::default()).await
 }

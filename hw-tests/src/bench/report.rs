@@ -16,6 +16,7 @@ pub(super) struct Report {
     pub(super) took: Duration,
     pub(super) tally: Arc<Tally>,
     pub(super) bare_sync: Latency,
+    pub(super) load_generator: Usage,
     pub(super) gateway: Usage,
     pub(super) core: Usage,
     /// None where the broker is not the private one.
@@ -53,6 +54,7 @@ impl fmt::Display for Report {
             |usage: Usage| format!("{:.2} µs an event", usage.cpu.as_secs_f64() * 1e6 / events);
         row("CPU of the gateway", cpu(self.gateway))?;
         row("CPU of the core", cpu(self.core))?;
+        row("CPU of the load generator", cpu(self.load_generator))?;
         let bytes = |bytes: u64| format!("{:.0} B an event", bytes as f64 / events);
         row("written by the gateway (its spool)", bytes(self.gateway.written_bytes))?;
         let kafka = self.kafka_bytes.map_or("unknown: not the private broker".into(), bytes);

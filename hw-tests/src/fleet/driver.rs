@@ -181,3 +181,6 @@ async fn deliver(shared: &Shared, batch: &Batch, jitter: f64) -> Option<Vec<Told
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

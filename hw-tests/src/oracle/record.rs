@@ -70,6 +70,9 @@ pub struct Record {
     pub fault: Option<Fault>,
 }
 
+// Two million of them, their index and the rest must fit in a gigabyte.
+const _: () = assert!(size_of::<Record>() <= 40);
+
 /// What one device was told, in the order in which it sent.
 #[derive(Debug, Default)]
 pub struct ToldDevice {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-pub use self::place::repo_dir;
+pub use self::place::{local_dir, repo_dir};
 use self::process::Process;
 use crate::oracle::Places;
 

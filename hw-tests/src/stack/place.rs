@@ -20,8 +20,15 @@ pub fn repo_dir() -> anyhow::Result<PathBuf> {
     found.map(Path::to_path_buf).with_context(|| format!("{} is in no checkout", here.display()))
 }
 
-/// The ignored directory for everything that runs leave behind.
-pub(super) fn local_dir() -> anyhow::Result<PathBuf> {
+/// The ignored directory for everything that runs leave behind, where the scripts of
+/// `deploy/local` have theirs too.
+///
+/// # Errors
+/// As [`repo_dir`].
+pub fn local_dir() -> anyhow::Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("PENSTOCK_LOCAL") {
+        return Ok(dir.into());
+    }
     Ok(repo_dir()?.join(".local"))
 }
 

@@ -38,6 +38,22 @@ pub struct Usage {
     pub written_bytes: u64,
 }
 
+impl Usage {
+    /// What this process itself has used.
+    pub fn own() -> Self {
+        usage_of(std::process::id())
+    }
+
+    /// What was used between `before` and now.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+        }
+    }
+}
+
 impl Process {
     /// A process that is not started yet.
     pub(super) fn new(dir: &Path, name: &'static str, binary: PathBuf) -> Self {
