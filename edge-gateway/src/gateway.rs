@@ -23,7 +23,7 @@ use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
 use crate::listen::{self, Ingest};
-use crate::spool::{self, SpoolHandle};
+use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::ready::Readiness;
 use crate::status::{self, Status};
 
@@ -68,13 +68,12 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let registry = Registry::new();
     let readiness = Readiness::default();
     let spool_config = config.spool.clone();
-    let (spool, reader, recovered) =
+    let OpenSpool { handle: spool, reader, report: _ } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
-    tracing::info!(?recovered, "the spool is open");
+    status::spool::register(&registry, spool.clone())?;
 
     let admitter = Admitter::new(SchemaSet::baked()?, config.gateway.fleet.as_str().into());
     let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?;
-    let gauges = spool::metrics::SpoolGauges::new(&registry)?;
 
     let stop_forwarder = CancellationToken::new();
     let gateway: Arc<str> = config.gateway.name.as_str().into();
@@ -89,11 +88,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     .spawn(stop_forwarder.clone())
     .context("start the forwarder's thread")?;
 
-    let refresh = {
-        let spool = spool.clone();
-        Arc::new(move || gauges.set(&spool.stat()))
-    };
-    let status = Status { readiness: readiness.clone(), registry, refresh };
+    let status = Status { readiness: readiness.clone(), registry };
     tokio::spawn(status::serve(admin, status, stop_forwarder.clone()));
 
     let latch = readiness.latch();
@@ -134,12 +129,9 @@ impl Running {
         self.listener.await.context("the listener panicked")?;
         self.stop_forwarder.cancel();
         let (forwarder, spool) = (self.forwarder, self.spool);
-        let joined = tokio::task::spawn_blocking(move || {
-            let joined = forwarder.join();
-            spool.close();
-            joined
-        });
-        match (failed, joined.await?) {
+        let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;
+        spool.close().await;
+        match (failed, joined) {
             (None, Ok(())) => Ok(()),
             (Some(error), _) => Err(error),
             (None, Err(_)) => Err(anyhow!("the forwarder's thread panicked")),

@@ -1,1 +1,53 @@
-fn main() {}
+//! `hw-tests`: the demo, the load generator, and the benchmarks.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hw_tests::{bench, demo, simulate};
+use penstock_common::telemetry::{self, LogConfig};
+
+#[derive(Parser)]
+#[command(version, about = "Simulated devices, the oracle, the demo and the benchmarks")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything, run a simulated fleet, and let the oracle judge.
+    Demo(demo::DemoArgs),
+    /// Run a simulated fleet against a gateway that is already there.
+    Simulate(simulate::SimulateArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Ingestion: rate, acknowledgement latency, CPU and bytes per event, exact counts.
+    Ingest(bench::IngestArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = LogConfig { filter: "warn".into(), ..LogConfig::default() };
+    let run = || -> anyhow::Result<()> {
+        telemetry::init(&log)?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            match cli.command {
+                Command::Demo(args) => demo::run(args).await,
+                Command::Simulate(args) => simulate::run(args).await,
+                Command::Bench(Bench::Ingest(args)) => bench::run(args).await,
+            }
+        })
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,141 @@
+//! The durable log: opaque entries, numbered (epoch, seq), in order, on one disk.
+//!
+//! Entries are written in groups. A group is one checksummed [`record`]; records stand in
+//! [`segment`] files of one directory; everything on a [`disk::Disk`], real or simulated.
+//!
+//! # Promises
+//! - [`Writer::append`] returns after the record, and the segment it stands in, are synced. What
+//!   it acknowledged is read back in order, unaltered and under its number, after any sequence of
+//!   kills, power cuts, failed or short writes and failed syncs, until it is retired.
+//! - No (epoch, seq) ever names two contents. Numbers of an epoch start at 0 and have no gaps.
+//!   Each opening begins a new random epoch, and so does the writer after a failed write or sync.
+//! - What was not acknowledged may still appear, under its own number: the caller was told that
+//!   it can't rely on it, not that it is gone.
+//! - Damage is reported as a range of numbers and costs what it covers, not what follows it.
+//! - After a crash, retired entries may appear again (a removal may be lost, and where retirement
+//!   stood is the caller's to remember). They come first and in order; consumers are idempotent.
+//!
+//! # How
+//! - A failed sync says that the disk is in an unknown state, so it is never repeated. The
+//!   segment is left at its last synced length, and the next append begins a new segment whose
+//!   header declares that end. If the new segment or its first record fails as well, its file is
+//!   void: its successor names the same predecessor and thereby skips it.
+//! - Opening reads the headers of all segments and the whole of the last one. At most its last
+//!   record can be unsynced (nothing is written behind a record before it is synced), so that one
+//!   is written again in place, and synced, before it counts: after a kill the page cache may
+//!   show bytes that a failed sync never brought to the disk. This is the only overwrite, with
+//!   identical bytes; a disk is taken to keep a sector it overwrites as it was or as it will be.
+//! - Opening needs no space: the first segment of the new epoch is created by the first append,
+//!   so that a full disk can be drained.
+//! - Segments are removed oldest first, each removal synced before the next one, and never the
+//!   newest: ordinals therefore never run backward, and a missing segment is always damage.
+//!
+//! # Limits
+//! A group is 1 to [`record::GROUP_BYTES_MAX`] bytes with 4 bytes of length per entry. A reader
+//! holds one group. Opening holds one record and a few dozen bytes per segment.
 
+pub mod disk;
+mod reader;
+pub mod real;
+pub mod record;
+mod recovery;
+mod retire;
+mod scan;
+pub mod segment;
+pub mod sim;
+mod state;
+mod writer;
+
+use std::fmt;
+use std::io;
+
+use crate::event::Epoch;
+
+pub use self::reader::{Batch, Reader};
+pub use self::record::Group;
+pub use self::recovery::{Opened, RecoveryReport, open};
+pub use self::retire::{Log, LogStat};
+pub use self::writer::{Appended, Writer};
+
+/// An entry's place in the log; later entries are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The ordinal of its segment.
+    pub segment: u64,
+    /// The epoch, constant within a segment.
+    pub epoch: Epoch,
+    /// Its number in the epoch.
+    pub seq: u64,
+}
+
+/// How the log lays out its files.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// A new segment begins when the next record would grow this one beyond it.
+    pub segment_bytes: u64,
+    /// A segment of which everything is retired is left for a new one above this size, so that
+    /// its space can be given back.
+    pub retired_segment_bytes_max: u64,
+    /// Whether bodies are compressed.
+    pub compress: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, retired_segment_bytes_max: 4 << 20, compress: true }
+    }
+}
+
+/// Numbers that can't be read any more: `first_seq..next_seq` of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// The segment they stood in.
+    pub segment: u64,
+    /// Their epoch.
+    pub epoch: Epoch,
+    /// The first number that is lost.
+    pub first_seq: u64,
+    /// The first one after it that is not.
+    pub next_seq: u64,
+}
+
+impl DamagedRange {
+    /// How many entries are lost.
+    pub const fn entries(&self) -> u64 {
+        self.next_seq.saturating_sub(self.first_seq)
+    }
+}
+
+impl fmt::Display for DamagedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, epoch, first_seq, next_seq } = self;
+        write!(f, "segment {segment:016x}, epoch {epoch}, numbers {first_seq}..{next_seq}")
+    }
+}
+
+/// Why the log could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk refused. Nothing of what was asked may be relied upon.
+    #[error("{action}: {source}")]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A group is empty or too large.
+    #[error("a group of {bytes} bytes; allowed are 1 to {bytes_max}")]
+    GroupSize {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl LogError {
+    fn disk(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Disk { action, source }
+    }
+}

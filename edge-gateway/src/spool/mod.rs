@@ -1,20 +1,47 @@
-//! The durable spool (spec I5, I7).
+//! The durable spool (spec I5, I7): what is acknowledged to a device is synced here first.
+//!
+//! `<dir>/segments/` holds the log ([`penstock_common::log`]), the truth. `<dir>/index/` is sled
+//! and holds where retirement stood; it is written lazily and can be lost: then everything that
+//! is still in the segments is forwarded once more, and what is downstream drops the duplicates.
+//! `<dir>/LOCK` keeps a second gateway out.
+//!
+//! Two threads: `spool-commit` writes what was submitted while its previous sync ran as one
+//! record, syncs it, and answers; `spool-keeper` writes the index and removes retired segments.
+//! On a disk error everybody waiting is told so, and the next group tries a new segment.
 
+mod commit;
+mod config;
 pub mod entry;
+mod index;
+mod keeper;
+mod open;
+mod reader;
+mod stat;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use penstock_common::event::Epoch;
+use tokio::sync::oneshot;
 
+pub use penstock_common::log::{DamagedRange, Position, RecoveryReport};
+
+use self::commit::Submission;
 use self::entry::Entry;
+use self::open::Inner;
+
+pub use self::config::SpoolConfig;
+pub use self::open::{OpenSpool, open, open_on};
+pub use self::reader::SpoolReader;
+pub use self::stat::SpoolStat;
 
 /// Why entries were not made durable. In each case the caller must not say that they were.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The spool's byte limit is reached; retry when it has drained.
     #[error("the spool is full: {bytes_used} of {bytes_max} bytes")]
     Full {
-        /// Bytes on disk.
+        /// Bytes on disk and on their way there.
         bytes_used: u64,
         /// The configured limit.
         bytes_max: u64,
@@ -25,15 +52,6 @@ pub enum SpoolError {
     /// The gateway is shutting down.
     #[error("the spool is closed")]
     Closed,
-}
-
-/// A place in the spool; later entries are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// The segment's number, ascending over epochs.
-    pub segment: u64,
-    /// The entry's number within its segment's epoch.
-    pub seq: u64,
 }
 
 /// One entry as the forwarder reads it.
@@ -49,33 +67,61 @@ pub struct SpooledEntry {
     pub entry: Entry,
 }
 
-/// Puts entries into the spool and retires them; cheap to clone.
+/// Puts entries into the spool and retires them; cheap to clone. When the last clone is dropped
+/// without [`Self::close`], the threads finish what was submitted and end.
 #[derive(Clone)]
-pub struct SpoolHandle {}
+pub struct SpoolHandle {
+    inner: Arc<Inner>,
+}
 
 impl SpoolHandle {
-    /// Resolves once all `entries` are synced to disk, in order, or none may be relied upon.
-    pub async fn submit(&self, _entries: Vec<Entry>) -> Result<(), SpoolError> {
-        unimplemented!()
+    /// Resolves once all `entries` are synced to disk, in order and with consecutive places, or
+    /// none may be relied upon. Waits while the queue to the disk is full.
+    ///
+    /// Dropping the future does not take back what was already queued.
+    ///
+    /// # Errors
+    /// When the spool is full, its disk fails, or it is closed.
+    pub async fn submit(&self, entries: Vec<Entry>) -> Result<(), SpoolError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.inner.shared;
+        let framed = commit::frame(&entries)?;
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        drop(entries);
+        let permit = shared.queue.reserve(framed.len()).await?;
+        let bytes_used = shared.log.disk_bytes() + shared.queue.add_bytes(framed.len());
+        let (answer, answered) = oneshot::channel();
+        let submission =
+            Submission { framed, count, answer, _permit: permit, queue: shared.queue.clone() };
+        let bytes_max = shared.config.bytes_max;
+        if bytes_used > bytes_max {
+            shared.counters.refused_full.fetch_add(1, Relaxed);
+            return Err(SpoolError::Full { bytes_used, bytes_max });
+        }
+        shared.queue.push(submission)?;
+        answered.await.unwrap_or(Err(SpoolError::Closed))
     }
 
     /// Every entry up to and including `position` is acknowledged by the bus.
-    pub fn retire(&self, _position: Position) {
-        unimplemented!()
-    }
-}
-
-/// Reads synced entries in order, from the first that is not retired.
-pub struct SpoolReader {}
-
-impl SpoolReader {
-    /// The next synced entry; waits up to `wait` for one. Blocking.
-    pub fn next(&mut self, _wait: Duration) -> Result<Option<SpooledEntry>, SpoolError> {
-        unimplemented!()
+    pub fn retire(&self, position: Position) {
+        let shared = &self.inner.shared;
+        shared.log.mark_retired(position);
+        shared.ages.retire(position);
+        shared.keeper.wake();
     }
 
-    /// Goes back to the first entry that is not retired.
-    pub fn rewind(&mut self) {
-        unimplemented!()
+    /// A moment's numbers, for metrics and the status page.
+    pub fn stat(&self) -> SpoolStat {
+        self.inner.shared.stat()
+    }
+
+    /// Refuses new entries, syncs and answers those that were submitted, writes down where
+    /// retirement stands, and ends the threads.
+    pub async fn close(&self) {
+        let inner = self.inner.clone();
+        // Joining waits for a sync. If the runtime is going down, the threads end by themselves.
+        let _ = tokio::task::spawn_blocking(move || inner.close()).await;
     }
 }

@@ -2,6 +2,7 @@
 //! `/readyz` (it takes events), `/metrics` (spec I14).
 
 pub mod ready;
+pub mod spool;
 
 use std::convert::Infallible;
 
@@ -25,8 +26,6 @@ pub struct Status {
     pub readiness: Readiness,
     /// Every metric of the process.
     pub registry: Registry,
-    /// Brings metrics up to date that are read rather than counted, before each scrape.
-    pub refresh: std::sync::Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Serves until `stop`; open connections end with the process.
@@ -69,13 +68,10 @@ impl Status {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
-            "/metrics" => {
-                (self.refresh)();
-                match TextEncoder::new().encode_to_string(&self.registry.gather()) {
-                    Ok(body) => text(StatusCode::OK, body),
-                    Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-                }
-            }
+            "/metrics" => match TextEncoder::new().encode_to_string(&self.registry.gather()) {
+                Ok(body) => text(StatusCode::OK, body),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
             _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n"),
         }
     }

@@ -1,0 +1,123 @@
+//! The log as everybody but its writer sees it: reading, retiring, counting.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::event::Epoch;
+
+use super::segment;
+use super::state::Shared;
+use super::{DamagedRange, LogError, Position, Reader};
+
+/// A handle on an open log; cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A moment's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStat {
+    /// Bytes of all segments.
+    pub disk_bytes: u64,
+    /// How many segments there are.
+    pub segments: usize,
+    /// Entries that are synced and not retired.
+    pub pending_entries: u64,
+    /// The epoch that is being written, or will be by the next append.
+    pub epoch: Epoch,
+    /// The number after its last synced entry.
+    pub next_seq: u64,
+    /// The last entry that is retired.
+    pub retired: Option<Position>,
+    /// What is known to be damaged, the first 1,024 ranges.
+    pub damaged: Vec<DamagedRange>,
+    /// How many entries are known to be damaged, in all ranges.
+    pub damaged_entries: u64,
+}
+
+impl Log {
+    /// A reader of the synced entries after `after`, or of all.
+    pub fn reader(&self, after: Option<Position>) -> Reader {
+        Reader::new(self.shared.clone(), after)
+    }
+
+    /// Takes every entry up to and including `position` as done with, and removes the segments
+    /// of which nothing is left. The newest segment stays.
+    ///
+    /// # Errors
+    /// When the disk refuses a removal; the position is retired nevertheless, and the next call
+    /// tries again.
+    pub fn retire(&self, position: Position) -> Result<(), LogError> {
+        self.mark_retired(position);
+        self.reclaim()
+    }
+
+    /// Takes every entry up to and including `position` as done with, without touching the disk.
+    pub fn mark_retired(&self, position: Position) {
+        let mut state = self.shared.state();
+        state.retired = state.retired.max(Some(position));
+    }
+
+    /// The last entry that is retired.
+    pub fn retired(&self) -> Option<Position> {
+        self.shared.state().retired
+    }
+
+    /// Remembers numbers that a consumer found unreadable though their checksum holds.
+    pub fn note_damage(&self, range: DamagedRange) {
+        self.shared.state().note_damage(range);
+    }
+
+    /// Removes the segments of which everything is retired.
+    ///
+    /// # Errors
+    /// When the disk refuses; the next call tries again.
+    pub fn reclaim(&self) -> Result<(), LogError> {
+        let _removing = self.shared.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut state = self.shared.state();
+            let Some((ordinal, removed)) = state
+                .removable()
+                .and_then(|ordinal| Some((ordinal, state.segments.remove(&ordinal)?)))
+            else {
+                return Ok(());
+            };
+            drop(state);
+            let name = segment::file_name(ordinal);
+            match self.shared.disk.remove(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    self.shared.state().segments.insert(ordinal, removed);
+                    return Err(LogError::disk("remove a segment")(error));
+                }
+                _ => {}
+            }
+            // In order even after a crash: the next removal waits for this one to be durable.
+            self.shared.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
+        }
+    }
+
+    /// Bytes of all segments; cheaper than [`Self::stat`].
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.state().segments.values().map(|segment| segment.file_bytes).sum()
+    }
+
+    /// A moment's numbers.
+    pub fn stat(&self) -> LogStat {
+        let state = self.shared.state();
+        LogStat {
+            disk_bytes: state.segments.values().map(|segment| segment.file_bytes).sum(),
+            segments: state.segments.len(),
+            pending_entries: state.pending_entries(),
+            epoch: state.epoch,
+            next_seq: state.next_seq,
+            retired: state.retired,
+            damaged: state.damaged.iter().copied().collect(),
+            damaged_entries: state.damaged_entries,
+        }
+    }
+
+    /// The epoch of a segment that is still there.
+    pub fn epoch_of(&self, segment: u64) -> Option<Epoch> {
+        self.shared.state().segments.get(&segment).map(|segment| segment.epoch)
+    }
+}

@@ -1,0 +1,74 @@
+//! How the spool is configured.
+
+use std::path::PathBuf;
+
+use penstock_common::log::record::GROUP_BYTES_MAX;
+use serde::Deserialize;
+
+const MIB: u64 = 1 << 20;
+/// Below this a full spool could not take a single large request.
+const BYTES_MIN: u64 = 64 << 10;
+
+/// The section `[spool]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// The directory; created where missing. One gateway at a time can use it.
+    pub dir: PathBuf,
+    /// The most it may take on disk. Beyond it, devices are told to come back later.
+    pub bytes_max: u64,
+    /// The size of a segment file: the unit in which space is given back.
+    pub segment_bytes: u64,
+    /// The most that waits in memory for the disk.
+    pub queue_bytes_max: u64,
+    /// The most that is written and synced at once, before compression.
+    pub group_bytes_max: u64,
+    /// Whether records are compressed (LZ4).
+    pub compress: bool,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("spool"),
+            bytes_max: 2048 * MIB,
+            segment_bytes: 64 * MIB,
+            queue_bytes_max: 16 * MIB,
+            group_bytes_max: 4 * MIB,
+            compress: true,
+        }
+    }
+}
+
+impl SpoolConfig {
+    /// Adds what is wrong to `problems`, in words for whoever wrote the file.
+    pub fn validate(&self, problems: &mut Vec<String>) {
+        let mut check = |ok: bool, problem: String| {
+            if !ok {
+                problems.push(problem);
+            }
+        };
+        let Self { bytes_max, segment_bytes, queue_bytes_max, group_bytes_max, .. } = *self;
+        check(!self.dir.as_os_str().is_empty(), "spool.dir is empty".into());
+        check(
+            segment_bytes >= BYTES_MIN / 4,
+            format!("spool.segment_bytes = {segment_bytes}: at least {}", BYTES_MIN / 4),
+        );
+        // The newest segment is never removed, so a few of them must fit.
+        check(
+            bytes_max >= BYTES_MIN && bytes_max / 4 >= segment_bytes,
+            format!(
+                "spool.bytes_max = {bytes_max}: at least {BYTES_MIN}, and at least 4 times \
+                 spool.segment_bytes ({segment_bytes})"
+            ),
+        );
+        check(
+            (1..=GROUP_BYTES_MAX as u64).contains(&group_bytes_max),
+            format!("spool.group_bytes_max = {group_bytes_max}: 1 to {GROUP_BYTES_MAX}"),
+        );
+        check(
+            (BYTES_MIN..=u64::from(u32::MAX)).contains(&queue_bytes_max),
+            format!("spool.queue_bytes_max = {queue_bytes_max}: {BYTES_MIN} to {}", u32::MAX),
+        );
+    }
+}

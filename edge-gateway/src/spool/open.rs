@@ -1,0 +1,189 @@
+//! Opening and closing: the lock, the log, the index, the threads.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, bail};
+use penstock_common::event::Epoch;
+use penstock_common::log::disk::Disk;
+use penstock_common::log::real::RealDisk;
+use penstock_common::log::{self, Log, LogConfig, Opened, RecoveryReport};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::commit::{self, Queue};
+use super::index::Index;
+use super::keeper::{self, Keeper};
+use super::stat::{Ages, Counters};
+use super::{Position, SpoolConfig, SpoolHandle, SpoolReader};
+
+/// An open spool.
+pub struct OpenSpool {
+    /// Writes and retires.
+    pub handle: SpoolHandle,
+    /// Reads what is not retired.
+    pub reader: SpoolReader,
+    /// What was found on the disk.
+    pub report: RecoveryReport,
+}
+
+/// What the handle, the reader and both threads share.
+pub(super) struct Shared {
+    pub(super) config: SpoolConfig,
+    pub(super) log: Log,
+    pub(super) queue: Arc<Queue>,
+    pub(super) keeper: Keeper,
+    pub(super) counters: Counters,
+    pub(super) ages: Ages,
+    /// Holds the lock for as long as anything uses the directory.
+    _lock: File,
+}
+
+/// What ends with the last handle.
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Inner {
+    pub(super) fn close(&self) {
+        // One after the other: the keeper writes down what was retired until the end.
+        self.shared.queue.close();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the spool panicked");
+            }
+            self.shared.keeper.close();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        self.shared.keeper.close();
+    }
+}
+
+/// Opens the spool in `config.dir`, whatever state it was left in.
+///
+/// # Errors
+/// When another process has it open, or the directory can't be used at all.
+pub fn open(config: &SpoolConfig) -> anyhow::Result<OpenSpool> {
+    let path = config.dir.join("segments");
+    let disk = RealDisk::open(&path)
+        .with_context(|| format!("open the spool's directory {}", path.display()))?;
+    open_on(Arc::new(disk), config)
+}
+
+/// Opens the spool with its segments on `disk`; lock and index stay in `config.dir`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<OpenSpool> {
+    let lock = lock(&config.dir)?;
+    let index = Index::open(&config.dir);
+    let retired = index.retired();
+    let log_config = LogConfig {
+        segment_bytes: config.segment_bytes,
+        // A drained spool shrinks to this.
+        retired_segment_bytes_max: config.segment_bytes / 16,
+        compress: config.compress,
+    };
+    let floor = retired.map_or(0, |retired| retired.segment);
+    let Opened { writer, log, report } = log::open(disk, log_config, floor, Epoch::random)
+        .with_context(|| format!("open the spool in {}", config.dir.display()))?;
+    announce(&report);
+    if let Some(retired) = retired.filter(|retired| is_of_this_log(*retired, &log, &report)) {
+        log.mark_retired(retired);
+    }
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        log,
+        queue: Arc::new(Queue::new(config.queue_bytes_max)),
+        keeper: Keeper::default(),
+        counters: Counters::default(),
+        ages: Ages::default(),
+        _lock: lock,
+    });
+    let commit = {
+        let shared = shared.clone();
+        spawn("spool-commit", move || commit::run(&shared, writer))?
+    };
+    // From here on a failure drops `inner`, which ends the thread.
+    let inner = Inner { shared: shared.clone(), threads: Mutex::new(vec![commit]) };
+    let keeper = {
+        let shared = shared.clone();
+        spawn("spool-keeper", move || keeper::run(&shared, index))?
+    };
+    inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
+    // What was retired before, but not removed.
+    shared.keeper.wake();
+    let handle = SpoolHandle { inner: Arc::new(inner) };
+    Ok(OpenSpool { handle, reader: SpoolReader::new(shared), report })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.with_context(|| format!("start the thread {name}"))
+}
+
+/// A position means nothing to a log it is not from: an index that outlived its segments must
+/// not make new entries count as retired.
+fn is_of_this_log(retired: Position, log: &Log, report: &RecoveryReport) -> bool {
+    let is_known = retired.segment <= report.ordinal_max
+        && log.epoch_of(retired.segment).is_none_or(|epoch| epoch == retired.epoch);
+    if !is_known {
+        tracing::warn!(
+            segment = retired.segment,
+            "the spool's index is not of these segments; all of them are forwarded"
+        );
+    }
+    is_known
+}
+
+fn announce(report: &RecoveryReport) {
+    let RecoveryReport { segments, entries, torn_bytes, .. } = report;
+    tracing::info!(segments, entries, torn_bytes, "the spool is open");
+    for range in &report.damaged {
+        tracing::error!(%range, "the spool is damaged; what follows goes on");
+    }
+    for name in &report.quarantined {
+        tracing::error!(name, "a damaged file of the spool is set aside");
+    }
+}
+
+/// Takes the directory for this process; the system gives it back when the process ends.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("create the spool's directory {}", dir.display()))?;
+    let path = dir.join("LOCK");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let owner = std::fs::read_to_string(&path).unwrap_or_default();
+            bail!(
+                "the spool in {} is in use by another gateway (process {}); \
+                 stop it, or give this one its own spool.dir",
+                dir.display(),
+                if owner.trim().is_empty() { "unknown" } else { owner.trim() }
+            );
+        }
+        Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+    // Only for the message above: the lock is what counts.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}

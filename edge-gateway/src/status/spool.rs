@@ -1,0 +1,101 @@
+//! The spool's numbers as metrics, read from the spool at each scrape.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntGauge, Registry};
+
+use crate::spool::{SpoolHandle, SpoolStat};
+
+/// Registers the spool's metrics.
+///
+/// # Errors
+/// When they are registered already.
+pub fn register(registry: &Registry, spool: SpoolHandle) -> prometheus::Result<()> {
+    registry.register(Box::new(SpoolCollector { spool, described: collect(None)? }))
+}
+
+struct SpoolCollector {
+    spool: SpoolHandle,
+    described: Vec<Box<dyn Collector>>,
+}
+
+impl Collector for SpoolCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.described.iter().flat_map(|metric| metric.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metrics = collect(Some(&self.spool.stat())).unwrap_or_default();
+        metrics.iter().flat_map(|metric| metric.collect()).collect()
+    }
+}
+
+type Read = fn(&SpoolStat) -> u64;
+
+const GAUGES: [(&str, &str, Read); 9] = [
+    ("penstock_spool_disk_bytes", "Bytes of all segments on disk", |stat| stat.disk_bytes),
+    ("penstock_spool_max_bytes", "The configured limit of those", |stat| stat.bytes_max),
+    ("penstock_spool_segments", "Segment files", |stat| stat.segments as u64),
+    ("penstock_spool_queue_bytes", "Bytes that wait in memory for the disk", |stat| {
+        stat.queue_bytes
+    }),
+    ("penstock_spool_pending_entries", "Entries synced and not acknowledged by the bus", |stat| {
+        stat.pending_entries
+    }),
+    ("penstock_spool_next_seq", "The number after the last synced entry of this epoch", |stat| {
+        stat.next_seq
+    }),
+    (
+        "penstock_spool_oldest_received_timestamp_seconds",
+        "When the oldest entry being forwarded was received, as Unix time; 0: none",
+        |stat| stat.oldest_received_at.map_or(0, |time| time.0.unsigned_abs() / 1_000_000),
+    ),
+    ("penstock_spool_damaged_entries", "Entries known to be lost to damage", |stat| {
+        stat.damaged_entries
+    }),
+    ("penstock_spool_failing", "1 while the disk refuses writes", |stat| {
+        u64::from(stat.is_failing)
+    }),
+];
+
+const COUNTERS: [(&str, &str, Read); 7] = [
+    ("penstock_spool_committed_entries_total", "Entries made durable", |stat| {
+        stat.committed_entries_total
+    }),
+    ("penstock_spool_commits_total", "Syncs that made them durable", |stat| {
+        stat.committed_groups_total
+    }),
+    ("penstock_spool_committed_plain_bytes_total", "Bytes before compression", |stat| {
+        stat.committed_plain_bytes_total
+    }),
+    ("penstock_spool_committed_record_bytes_total", "Bytes written to disk", |stat| {
+        stat.committed_record_bytes_total
+    }),
+    (
+        "penstock_spool_commit_micros_total",
+        "Microseconds spent compressing, writing and syncing",
+        |stat| stat.commit_micros_total,
+    ),
+    ("penstock_spool_disk_errors_total", "Commit groups that the disk refused", |stat| {
+        stat.disk_errors_total
+    }),
+    ("penstock_spool_refused_full_total", "Submissions refused because it was full", |stat| {
+        stat.refused_full_total
+    }),
+];
+
+/// All metrics with the values of `stat`, or zero.
+fn collect(stat: Option<&SpoolStat>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+    let mut metrics: Vec<Box<dyn Collector>> = Vec::with_capacity(GAUGES.len() + COUNTERS.len());
+    for (name, help, read) in GAUGES {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(stat.map_or(0, read)).unwrap_or(i64::MAX));
+        metrics.push(Box::new(gauge));
+    }
+    for (name, help, read) in COUNTERS {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(stat.map_or(0, read));
+        metrics.push(Box::new(counter));
+    }
+    Ok(metrics)
+}

@@ -1,0 +1,160 @@
+//! A small HTTP/1.1 client: a bounded pool of keep-alive connections to one address.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// The largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A pool of connections to one server.
+pub struct Client {
+    target: SocketAddr,
+    host: String,
+    timeout: Duration,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    permits: Semaphore,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The `Retry-After` header as it came.
+    pub retry_after: Option<String>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer; what became of the request is not known.
+#[derive(Debug)]
+pub enum CallError {
+    /// No connection could be made.
+    Connect(std::io::Error),
+    /// The connection broke, or what came was no HTTP.
+    Broken(String),
+    /// The time was up.
+    TimedOut,
+}
+
+impl std::error::Error for CallError {}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "connect: {error}"),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+            Self::TimedOut => write!(f, "no answer in time"),
+        }
+    }
+}
+
+impl Client {
+    /// A pool of at most `connections_max` connections.
+    pub fn new(target: SocketAddr, connections_max: usize, timeout: Duration) -> Self {
+        Self {
+            target,
+            host: target.to_string(),
+            timeout,
+            idle: Mutex::new(Vec::new()),
+            permits: Semaphore::new(connections_max),
+        }
+    }
+
+    /// Posts a body.
+    ///
+    /// # Errors
+    /// When no complete answer came; the server may have acted on the request all the same.
+    pub async fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        content_encoding: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response, CallError> {
+        let mut request = Request::post(path).header(CONTENT_TYPE, content_type);
+        if let Some(encoding) = content_encoding {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        self.call(request, body).await
+    }
+
+    /// Gets a path with its query.
+    ///
+    /// # Errors
+    /// When no complete answer came.
+    pub async fn get(&self, path_and_query: &str) -> Result<Response, CallError> {
+        self.call(Request::get(path_and_query), Bytes::new()).await
+    }
+
+    async fn call(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response, CallError> {
+        let request = request
+            .header(HOST, &self.host)
+            .body(Full::new(body))
+            .map_err(|error| CallError::Broken(error.to_string()))?;
+        // Waiting for a free connection is no time-out of the server.
+        let _permit =
+            self.permits.acquire().await.map_err(|error| CallError::Broken(error.to_string()))?;
+        tokio::time::timeout(self.timeout, self.exchange(request))
+            .await
+            .unwrap_or(Err(CallError::TimedOut))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, CallError> {
+        let broken = |error: hyper::Error| CallError::Broken(error.to_string());
+        let mut sender = match self.take_idle() {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        sender.ready().await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| CallError::Broken(error.to_string()))?
+            .to_bytes();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        Ok(Response { status, retry_after, body })
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(sender) = idle.pop() {
+            if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let stream = TcpStream::connect(self.target).await.map_err(CallError::Connect)?;
+        stream.set_nodelay(true).map_err(CallError::Connect)?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| CallError::Broken(error.to_string()))?;
+        // Its error, if any, is also the error of the request on it.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+}

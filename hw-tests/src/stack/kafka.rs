@@ -1,0 +1,75 @@
+//! What a run leaves on the broker, and what it weighs there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use penstock_common::topic::Topic;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+
+/// Removes a run's topics.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn delete_topics(kafka: &str, prefix: &str) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().context("reach Kafka")?;
+    let names = Topic::ALL.map(|topic| topic.name(prefix));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    admin.delete_topics(&names, &options).await.context("delete the run's topics")?;
+    Ok(())
+}
+
+/// The bytes of a topic's segments on the private broker's disk.
+///
+/// # Errors
+/// When the broker's directory can't be read.
+pub fn topic_bytes(local_dir: &Path, topic: &str) -> anyhow::Result<u64> {
+    let data = local_dir.join("kafka").join("data");
+    let mut bytes = 0;
+    let partitions =
+        std::fs::read_dir(&data).with_context(|| format!("read {}", data.display()))?;
+    for partition in partitions {
+        let partition = partition?;
+        let name = partition.file_name();
+        let is_of_topic = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'))
+            .is_some_and(|number| number.parse::<u32>().is_ok());
+        if !is_of_topic {
+            continue;
+        }
+        for file in std::fs::read_dir(partition.path())? {
+            let file = file?;
+            if file.path().extension().is_some_and(|extension| extension == "log") {
+                bytes += file.metadata()?.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_segments_of_that_topic_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for (partition, file, bytes) in [
+            ("a.raw-events-0", "0.log", 3),
+            ("a.raw-events-12", "0.log", 4),
+            ("a.raw-events-0", "0.index", 100),
+            ("a.raw-events-x-0", "0.log", 100),
+            ("b.raw-events-0", "0.log", 100),
+        ] {
+            let partition = dir.path().join("kafka/data").join(partition);
+            std::fs::create_dir_all(&partition).unwrap();
+            std::fs::write(partition.join(file), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(topic_bytes(dir.path(), "a.raw-events").unwrap(), 7);
+    }
+}
