@@ -76,7 +76,8 @@ async fn bad_bodies() {
 
 #[tokio::test]
 async fn unreadable_bodies_say_where() {
-    let server = Server::start(ListenConfig::default(), RealSpool::open().handle).await;
+    let spool = RealSpool::open();
+    let server = Server::start(ListenConfig::default(), spool.handle.clone()).await;
     let body = format!("[{},{{]", event(0));
     let at = body.rfind(']').unwrap();
     let answer = server.client().await.post_json(&body).await;
@@ -127,7 +128,8 @@ async fn two_mebibytes_are_refused_and_the_client_reads_why() {
 
 #[tokio::test]
 async fn other_methods_and_paths() {
-    let server = Server::start(ListenConfig::default(), RealSpool::open().handle).await;
+    let spool = RealSpool::open();
+    let server = Server::start(ListenConfig::default(), spool.handle.clone()).await;
     let mut client = server.client().await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
         let length = 4;

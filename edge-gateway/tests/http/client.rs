@@ -8,29 +8,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let named =
             |line: &&str| line.split_once(':').is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
         self.head.lines().find(named)?.split_once(':').map(|(_, value)| value.trim())
     }
 
     /// The problem's name; checks what all problems have.
-    pub fn problem(&self) -> &str {
+    pub(crate) fn problem(&self) -> &str {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         assert_eq!(self.body["status"], self.status, "{self:?}");
         for member in ["title", "detail"] {
@@ -42,16 +42,16 @@ impl Answer {
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// The next answer; `None` if the connection ended before one.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
         tokio::time::timeout(PATIENCE, self.read_answer()).await.expect("no answer")
     }
 
@@ -84,39 +84,39 @@ impl Client {
     }
 
     /// Whether the server has closed the connection, with nothing more to read.
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         assert!(self.read.is_empty(), "{:?}", String::from_utf8_lossy(&self.read));
         let read = tokio::time::timeout(PATIENCE, self.more()).await;
         read.expect("still open").is_none()
     }
 
     /// Whether nothing has arrived yet.
-    pub fn has_nothing(&self) -> bool {
+    pub(crate) fn has_nothing(&self) -> bool {
         let mut byte = [0];
         let read = self.stream.try_read(&mut byte);
         self.read.is_empty() && read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    pub async fn post(&mut self, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+    pub(crate) async fn post(&mut self, headers: &str, body: impl AsRef<[u8]>) -> Answer {
         self.send(request(headers, body.as_ref())).await;
         self.answer().await.expect("the connection ended")
     }
 
-    pub async fn post_json(&mut self, body: impl AsRef<[u8]>) -> Answer {
+    pub(crate) async fn post_json(&mut self, body: impl AsRef<[u8]>) -> Answer {
         self.post(JSON, body).await
     }
 }
 
-pub const JSON: &str = "Content-Type: application/json\r\n";
+pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
 
 /// A whole POST; `headers` are complete lines.
-pub fn request(headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(headers: &str, body: &[u8]) -> Vec<u8> {
     let mut request = head(headers, body.len()).into_bytes();
     request.extend_from_slice(body);
     request
 }
 
 /// The head of a POST with a body of that length.
-pub fn head(headers: &str, length: usize) -> String {
+pub(crate) fn head(headers: &str, length: usize) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n")
 }

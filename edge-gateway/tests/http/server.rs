@@ -21,17 +21,17 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Client, PATIENCE};
 
 /// 2026-01-15T08:31:00Z: shortly after the samples.
-pub const NOW: UnixMicros = UnixMicros(1_768_465_860_000_000);
+pub(crate) const NOW: UnixMicros = UnixMicros(1_768_465_860_000_000);
 
-pub struct Server {
-    pub address: SocketAddr,
-    pub registry: Registry,
-    pub stop: CancellationToken,
-    pub serving: JoinHandle<()>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) registry: Registry,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start<D: Durable>(config: ListenConfig, spool: D) -> Self {
+    pub(crate) async fn start<D: Durable>(config: ListenConfig, spool: D) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = Registry::new();
@@ -43,18 +43,18 @@ impl Server {
         Self { address, registry, stop, serving }
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address).await
     }
 
     /// Stops and waits for the end.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.serving).await.expect("still serving").unwrap();
     }
 
     /// A metric's value, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
         let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
@@ -63,18 +63,18 @@ impl Server {
 }
 
 /// A real spool in a directory of its own.
-pub struct RealSpool {
-    pub handle: SpoolHandle,
+pub(crate) struct RealSpool {
+    pub(crate) handle: SpoolHandle,
     reader: SpoolReader,
     _dir: TempDir,
 }
 
 impl RealSpool {
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self::with_bytes_max(64 << 20)
     }
 
-    pub fn with_bytes_max(bytes_max: u64) -> Self {
+    pub(crate) fn with_bytes_max(bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = SpoolConfig {
             dir: dir.path().to_owned(),
@@ -88,7 +88,7 @@ impl RealSpool {
     }
 
     /// Everything durable since the last call.
-    pub fn entries(&mut self) -> Vec<Entry> {
+    pub(crate) fn entries(&mut self) -> Vec<Entry> {
         let mut entries = Vec::new();
         while let Some(spooled) = self.reader.next(Duration::ZERO).unwrap() {
             entries.push(spooled.entry);
@@ -99,28 +99,28 @@ impl RealSpool {
 
 /// Stands for a spool whose disk a test holds in its hand: `submit` waits for a permit.
 #[derive(Clone)]
-pub struct Gate {
-    pub permits: Arc<Semaphore>,
+pub(crate) struct Gate {
+    pub(crate) permits: Arc<Semaphore>,
     /// One permit for each submission that has arrived.
-    pub arrived: Arc<Semaphore>,
-    pub entries: Arc<Mutex<Vec<Entry>>>,
-    pub error: Option<SpoolError>,
+    pub(crate) arrived: Arc<Semaphore>,
+    pub(crate) entries: Arc<Mutex<Vec<Entry>>>,
+    pub(crate) error: Option<SpoolError>,
 }
 
 impl Gate {
-    pub fn shut() -> Self {
+    pub(crate) fn shut() -> Self {
         let none = || Arc::new(Semaphore::new(0));
         Self { permits: none(), arrived: none(), entries: Arc::default(), error: None }
     }
 
-    pub fn failing(error: SpoolError) -> Self {
+    pub(crate) fn failing(error: SpoolError) -> Self {
         let gate = Self { error: Some(error), ..Self::shut() };
         gate.permits.add_permits(1_000);
         gate
     }
 
     /// Waits for that many submissions.
-    pub async fn has_arrived(&self, count: u32) {
+    pub(crate) async fn has_arrived(&self, count: u32) {
         let arrived = self.arrived.acquire_many(count);
         tokio::time::timeout(PATIENCE, arrived).await.expect("no submission").unwrap().forget();
     }
