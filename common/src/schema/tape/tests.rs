@@ -64,7 +64,10 @@ fn number(random: &mut StdRng, out: &mut String) {
         1 => out.push_str(&random.random::<i64>().to_string()),
         2 => out.push_str(&random.random::<u64>().to_string()),
         3 => out.push_str(&format!("{:.3}", random.random_range(-300.0..300.0))),
-        4 => out.push_str(&format!("{:e}", f64::from_bits(random.random()))),
+        4 => {
+            let value = f64::from_bits(random.random());
+            out.push_str(&if value.is_finite() { format!("{value:e}") } else { "1e999".into() });
+        }
         _ => out.push_str(pick(
             random,
             &[
