@@ -139,3 +139,6 @@ impl LogError {
         move |source| Self::Disk { action, source }
     }
 }
+
+#[cfg(test)]
+mod tests;

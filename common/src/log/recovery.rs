@@ -16,16 +16,13 @@ use std::sync::Arc;
 use crate::event::Epoch;
 
 use super::disk::{Disk, DiskFile};
-use super::record::{Encoder, HEADER_BYTES};
+use super::record::Encoder;
 use super::retire::Log;
-use super::scan::Scan;
+use super::scan::{Scanned, patiently, scan_file};
 use super::segment::{self, FileKind, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared, State};
 use super::writer::{Epochs, Writer};
 use super::{DamagedRange, LogConfig, LogError};
-
-/// How often a read is tried before what it asks for counts as damaged.
-const READ_ATTEMPTS: usize = 3;
 
 /// An open log.
 pub struct Opened {
@@ -77,6 +74,9 @@ pub fn open(
     recovery.remove_void(&mut found);
     let declared = recovery.drop_empty_tail(&mut found);
     recovery.read_headless(&mut found)?;
+    if let Some(last) = found.last_mut().filter(|last| !last.is_closed_by(declared)) {
+        last.scan();
+    }
     let segments = recovery.find_ends(&found, declared);
     recovery.sync_tail(&found);
     Ok(recovery.finish(config, segments, ordinal_max, Box::new(epochs)))
@@ -99,16 +99,17 @@ struct Found {
     scanned: Option<Scanned>,
 }
 
-/// What a whole file holds.
-#[derive(Clone, Debug)]
-struct Scanned {
-    epoch: Epoch,
-    first_seq: u64,
-    next_seq: u64,
-    valid_bytes: u64,
-    /// Offset and length of the last valid record.
-    last_record: Option<(u64, u64)>,
-    damaged: Vec<(u64, u64)>,
+impl Found {
+    /// Whether its end is known without reading it.
+    fn is_closed_by(&self, end: Option<SegmentEnd>) -> bool {
+        self.header.is_some() && end.is_some_and(|end| end.ordinal == self.ordinal)
+    }
+
+    fn scan(&mut self) {
+        if self.scanned.is_none() {
+            self.scanned = scan_file(&*self.file, self.file_bytes, self.header);
+        }
+    }
 }
 
 impl Recovery {
@@ -198,7 +199,7 @@ impl Recovery {
         let mut kept = Vec::with_capacity(found.len());
         for mut segment in found.drain(..) {
             if segment.header.is_none() {
-                segment.scanned = scan(&segment, None);
+                segment.scan();
                 if segment.scanned.is_none() {
                     self.quarantine(segment.ordinal)?;
                     continue;
@@ -270,8 +271,8 @@ impl Recovery {
                 file_bytes,
             };
         }
-        let scanned = found.scanned.clone().or_else(|| scan(found, found.header));
-        let Some(scanned) = scanned else {
+        let scan = || scan_file(&*found.file, file_bytes, found.header);
+        let Some(scanned) = found.scanned.clone().or_else(scan) else {
             // Not reached: without a header it was scanned, and with one a scan has a result.
             let (epoch, valid_bytes) = (Epoch(0), file_bytes);
             return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes };
@@ -306,7 +307,8 @@ impl Recovery {
     fn sync_tail(&mut self, found: &[Found]) {
         self.report.tail_synced = true;
         let Some(last) = found.last() else { return };
-        let scanned = last.scanned.clone().or_else(|| scan(last, last.header));
+        // A declared end was synced before it was declared.
+        let scanned = last.scanned.as_ref();
         let Some((at, bytes)) = scanned.and_then(|scanned| scanned.last_record) else { return };
         let rewrite = || {
             let mut record = vec![0; bytes as usize];
@@ -364,65 +366,4 @@ impl Recovery {
         };
         Opened { writer, log: Log { shared }, report: self.report }
     }
-}
-
-/// Reads a whole file, from its header's word or, without one, from its first valid record.
-fn scan(found: &Found, header: Option<SegmentHeader>) -> Option<Scanned> {
-    let mut buf = Vec::new();
-    let mut range = Scan {
-        file: &*found.file,
-        end: found.file_bytes,
-        epoch: header.map(|header| header.epoch),
-        seq_min: header.map_or(0, |header| header.first_seq),
-    };
-    let mut result = header.map(|header| Scanned {
-        epoch: header.epoch,
-        first_seq: header.first_seq,
-        next_seq: header.first_seq,
-        valid_bytes: RECORDS_AT,
-        last_record: None,
-        damaged: Vec::new(),
-    });
-    let mut at = RECORDS_AT;
-    while at + HEADER_BYTES as u64 <= range.end {
-        let valid = patiently(|| {
-            let header = range.header_at(at)?;
-            Ok(header.filter(|header| range.body_at(at, header, &mut buf).unwrap_or(false)))
-        });
-        let next = match valid {
-            Ok(Some(header)) => Some((at, header)),
-            _ => range.find(at, &mut buf),
-        };
-        let Some((place, header)) = next else { break };
-        let scanned = result.get_or_insert_with(|| Scanned {
-            epoch: header.epoch,
-            first_seq: header.first_seq,
-            next_seq: header.first_seq,
-            valid_bytes: RECORDS_AT,
-            last_record: None,
-            damaged: Vec::new(),
-        });
-        if header.first_seq > scanned.next_seq {
-            scanned.damaged.push((scanned.next_seq, header.first_seq));
-        }
-        at = place + header.record_bytes();
-        scanned.next_seq = header.next_seq();
-        scanned.valid_bytes = at;
-        scanned.last_record = Some((place, header.record_bytes()));
-        range.epoch = Some(header.epoch);
-        range.seq_min = header.next_seq();
-    }
-    result
-}
-
-/// Tries a read again: a passing error must not make good data count as damaged.
-fn patiently<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut result = read();
-    for _ in 1..READ_ATTEMPTS {
-        if result.is_ok() {
-            break;
-        }
-        result = read();
-    }
-    result
 }
