@@ -116,7 +116,8 @@ impl FieldError {
 /// At most `bytes_max` bytes of the text, and an ellipsis if there was more.
 pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
+        let boundary = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(boundary.unwrap_or(0));
         text.push('…');
     }
     text

@@ -1,0 +1,133 @@
+//! One request: route, read, admit, make durable, answer. The answer is written last.
+
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use hyper::{Method, Request, Response};
+
+use super::body::{self, BodyBudget};
+use super::problem::{Kind, Problem};
+use super::{Durable, Ingest, ListenConfig, answer};
+use crate::admit;
+
+/// Where events are posted.
+const EVENTS_PATH: &str = "/v1/events";
+
+/// What all connections share.
+pub(super) struct Shared<D> {
+    pub(super) ingest: Ingest<D>,
+    pub(super) config: ListenConfig,
+    pub(super) budget: BodyBudget,
+}
+
+impl<D: Durable> Shared<D> {
+    /// Answers one request and counts it.
+    pub(super) async fn handle(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let response = match self.route(&mut request).await {
+            Ok(response) => response,
+            Err(problem) => {
+                tracing::debug!(?problem, "refused");
+                problem.response(self.config.retry_after_s)
+            }
+        };
+        self.ingest.metrics.requests.with_label_values(&[response.status().as_str()]).inc();
+        response
+    }
+
+    async fn route(
+        &self,
+        request: &mut Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        let problem = match (request.uri().path(), request.method()) {
+            (EVENTS_PATH, &Method::POST) => return self.events(request).await,
+            (EVENTS_PATH, method) => {
+                let detail = format!("{EVENTS_PATH} takes POST, not {}", shown(method.as_str()));
+                Problem::new(Kind::MethodNotAllowed, detail)
+            }
+            _ => Problem::new(Kind::NotFound, format!("events are posted to {EVENTS_PATH}")),
+        };
+        let discard = body::discard(request.body_mut());
+        let _ = tokio::time::timeout(self.config.body_timeout(), discard).await;
+        Err(problem)
+    }
+
+    async fn events(
+        &self,
+        request: &mut Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        let started = Instant::now();
+        let mut body = body::read(request, &self.config, &self.budget).await?;
+        self.ingest.metrics.body_bytes.inc_by(body.bytes.len() as u64);
+        let content_encoding = header(request, &CONTENT_ENCODING);
+        if content_encoding.is_some() {
+            body.grow(&self.budget, admit::BODY_BYTES_MAX)?;
+        }
+        let mut admission = self.ingest.admitter.admit(admit::Request {
+            content_type: header(request, &CONTENT_TYPE),
+            content_encoding,
+            received_at: self.ingest.clock.now(),
+            traceparent: header(request, &TRACEPARENT).and_then(traceparent),
+            body: body.bytes.clone(),
+        })?;
+        self.ingest.spool.submit(std::mem::take(&mut admission.entries)).await?;
+        self.ingest.metrics.count(&admission);
+        self.ingest.metrics.ack_latency.observe(started.elapsed().as_secs_f64());
+        answer::answer(&admission)
+    }
+}
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A header's text; one that is not text counts as one that means nothing.
+fn header<'a>(request: &'a Request<Incoming>, name: &HeaderName) -> Option<&'a str> {
+    request.headers().get(name).map(|value| value.to_str().unwrap_or("(not text)"))
+}
+
+fn shown(method: &str) -> &str {
+    method.get(..16).unwrap_or(method)
+}
+
+/// A W3C trace context that can be passed on; an invalid one is ignored, as the standard asks.
+///
+/// Version 00, and what later versions must begin with: 2, 32, 16 and 2 lower-case hexadecimal
+/// digits joined by `-`; version ff and ids of zeros are invalid.
+fn traceparent(value: &str) -> Option<String> {
+    let mut parts = value.split('-');
+    let mut part = |digits: usize| {
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        parts.next().filter(|part| part.len() == digits && part.bytes().all(hex))
+    };
+    let (version, trace_id, parent_id, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+    let zero = |id: &str| id.bytes().all(|byte| byte == b'0');
+    let valid = version != "ff" && !zero(trace_id) && !zero(parent_id);
+    let complete = version != "00" || parts.next().is_none();
+    (valid && complete).then(|| value[..55].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::traceparent;
+
+    #[test]
+    fn trace_contexts_are_kept_or_ignored_as_the_standard_says() {
+        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(traceparent(valid).as_deref(), Some(valid));
+        let later = valid.replacen("00", "cc", 1);
+        assert_eq!(traceparent(&format!("{later}-what-comes")).as_deref(), Some(later.as_str()));
+        for invalid in [
+            "",
+            "00",
+            &format!("{valid}-more"),
+            &valid.replacen("00", "ff", 1),
+            &valid.to_uppercase(),
+            &valid.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &valid.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &valid.replace("-01", ""),
+            &valid.replace("-01", "-0"),
+        ] {
+            assert_eq!(traceparent(invalid), None, "{invalid}");
+        }
+    }
+}
