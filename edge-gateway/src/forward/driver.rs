@@ -83,8 +83,13 @@ impl<C: Connect> Driver<C> {
         backoff: &mut Backoff,
         shutdown: &CancellationToken,
     ) -> Outcome {
-        let mut session =
-            Session { producer, window: Window::default(), deliveries: Vec::new(), held: None };
+        let mut session = Session {
+            producer,
+            window: Window::default(),
+            deliveries: Vec::new(),
+            held: None,
+            heard_at: Instant::now(),
+        };
         let mut drain_until = None;
         loop {
             if shutdown.is_cancelled() {
