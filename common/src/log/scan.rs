@@ -108,6 +108,8 @@ pub(super) struct Scanned {
     pub(super) epoch: Epoch,
     pub(super) first_seq: u64,
     pub(super) next_seq: u64,
+    /// Whether its first valid record is not where the first one stands.
+    pub(super) is_beheaded: bool,
     /// Where its last valid record ends.
     pub(super) valid_bytes: u64,
     /// Offset and length of the last valid record.
@@ -119,7 +121,8 @@ pub(super) struct Scanned {
 impl Scanned {
     fn empty(epoch: Epoch, first_seq: u64) -> Self {
         let (valid_bytes, last_record, damaged) = (RECORDS_AT, None, Vec::new());
-        Self { epoch, first_seq, next_seq: first_seq, valid_bytes, last_record, damaged }
+        let (next_seq, is_beheaded) = (first_seq, false);
+        Self { epoch, first_seq, next_seq, is_beheaded, valid_bytes, last_record, damaged }
     }
 }
 
@@ -150,6 +153,7 @@ pub(super) fn scan_file(
         };
         let Some((place, header)) = found else { break };
         let scanned = result.get_or_insert_with(|| Scanned::empty(header.epoch, header.first_seq));
+        scanned.is_beheaded |= at == RECORDS_AT && place > at;
         if header.first_seq > scanned.next_seq {
             scanned.damaged.push((scanned.next_seq, header.first_seq));
         }

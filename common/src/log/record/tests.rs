@@ -114,6 +114,6 @@ fn the_largest_group_round_trips() {
     let entry = vec![0x55; GROUP_BYTES_MAX - FRAME_BYTES];
     for compress in [false, true] {
         let bytes = encoded(std::slice::from_ref(&entry), compress);
-        assert_eq!(decode(&bytes).unwrap().1, [entry.clone()]);
+        assert!(decode(&bytes).unwrap().1 == std::slice::from_ref(&entry));
     }
 }
