@@ -62,6 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_is_valid() {
+        let example =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cloud/core.example.toml"));
+        CoreConfig::load(Some(example), &[]).unwrap();
+    }
+
+    #[test]
     fn the_defaults_are_valid_and_all_mistakes_are_reported_together() {
         assert!(CoreConfig::load(None, &[]).is_ok());
         let set = ["store.url=/tmp", "raw.flush_events=0", "api.listen=x", "kafka.replication=0"];
