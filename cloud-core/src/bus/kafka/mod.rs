@@ -62,8 +62,12 @@ impl KafkaConfig {
                 self.replication, self.min_insync_replicas
             ));
         }
-        if !(6_000..=300_000).contains(&self.session_timeout_ms) {
-            problems.push("kafka.session_timeout_ms: brokers take 6000 to 300000".into());
+        if !(1_000..=300_000).contains(&self.session_timeout_ms) {
+            problems.push(
+                "kafka.session_timeout_ms: 1000 to 300000, and brokers take less than 6000 only \
+                 with a lower group.min.session.timeout.ms"
+                    .into(),
+            );
         }
     }
 
