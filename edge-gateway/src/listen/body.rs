@@ -96,7 +96,7 @@ async fn collect(body: &mut Incoming, max: usize, budget: &BodyBudget) -> Result
             return Err(too_large(max));
         }
         share.merge(budget.take(data.len())?);
-        if first.is_empty() {
+        if first.is_empty() && rest.is_empty() {
             first = data;
             continue;
         }

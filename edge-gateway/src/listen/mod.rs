@@ -124,4 +124,4 @@ impl<D: Durable> Ingest<D> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
