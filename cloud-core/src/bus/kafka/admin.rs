@@ -1,7 +1,7 @@
 //! Topic administration.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::admin::{
@@ -10,6 +10,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::KafkaConfig;
@@ -32,6 +33,30 @@ impl KafkaAdmin {
         Ok(Self { client: config.client().create()? })
     }
 
+    /// A created topic reaches the brokers' metadata a moment later.
+    async fn until_visible(&self, name: &str) -> Result<(), BusError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.exists(name)? {
+            if Instant::now() >= deadline {
+                let message = format!("{name} was created but does not appear");
+                return Err(BusError { message, retryable: true });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    fn exists(&self, name: &str) -> Result<bool, BusError> {
+        let metadata = self.metadata()?;
+        Ok(metadata.topics().iter().any(|topic| topic.name() == name))
+    }
+
+    /// Of all topics: some brokers create one that is asked for by name.
+    fn metadata(&self) -> Result<Metadata, BusError> {
+        let fetch = || self.client.inner().fetch_metadata(None, TIMEOUT);
+        Ok(tokio::task::block_in_place(fetch)?)
+    }
+
     fn options() -> AdminOptions {
         AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
     }
@@ -44,9 +69,7 @@ fn refused(code: RDKafkaErrorCode) -> BusError {
 #[async_trait]
 impl TopicAdmin for KafkaAdmin {
     async fn describe(&self, name: &str) -> Result<Option<TopicState>, BusError> {
-        // Not asked by name: some brokers create a topic that is asked for.
-        let metadata =
-            tokio::task::block_in_place(|| self.client.inner().fetch_metadata(None, TIMEOUT))?;
+        let metadata = self.metadata()?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
             return Ok(None);
         };
@@ -79,7 +102,7 @@ impl TopicAdmin for KafkaAdmin {
                 Err((_, code)) => return Err(refused(code)),
             }
         }
-        Ok(())
+        self.until_visible(&plan.name).await
     }
 
     async fn set(&self, name: &str, settings: &BTreeMap<String, String>) -> Result<(), BusError> {
