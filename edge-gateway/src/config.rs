@@ -99,6 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_is_valid() {
+        let example =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/edge/gateway.example.toml"));
+        GatewayConfig::load(Some(example), &[]).unwrap();
+    }
+
+    #[test]
     fn every_problem_is_reported_at_once() {
         let set = ["gateway.name=a b", "kafka.bootstrap=\"\"", "kafka.compression=gzip"];
         let error = GatewayConfig::load(None, &set.map(String::from)).unwrap_err().to_string();

@@ -85,3 +85,6 @@ pub trait DiskFile: Send + Sync {
     /// With what the disk says.
     fn length(&self) -> io::Result<u64>;
 }
+
+#[cfg(test)]
+mod tests;

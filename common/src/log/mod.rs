@@ -19,12 +19,14 @@
 //! - A failed sync says that the disk is in an unknown state, so it is never repeated. The
 //!   segment is left at its last synced length, and the next append begins a new segment whose
 //!   header declares that end. If the new segment or its first record fails as well, its file is
-//!   void: its successor names the same predecessor and thereby skips it.
-//! - Opening reads the headers of all segments and the whole of the last one. At most its last
+//!   removed, and the next attempt names the same predecessor.
+//! - Opening reads the headers of all segments, and the whole of the last one. At most its last
 //!   record can be unsynced (nothing is written behind a record before it is synced), so that one
 //!   is written again in place, and synced, before it counts: after a kill the page cache may
 //!   show bytes that a failed sync never brought to the disk. This is the only overwrite, with
 //!   identical bytes; a disk is taken to keep a sector it overwrites as it was or as it will be.
+//! - No file that holds a record is ever removed because of what another file says, only because
+//!   its entries are retired.
 //! - Opening needs no space: the first segment of the new epoch is created by the first append,
 //!   so that a full disk can be drained.
 //! - Segments are removed oldest first, each removal synced before the next one, and never the
@@ -139,3 +141,6 @@ impl LogError {
         move |source| Self::Disk { action, source }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -324,3 +324,6 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(field)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,30 +2,31 @@
 //!
 //! 1. Read the header of every segment. One whose file can't be read, or that has neither a valid
 //!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted.
-//! 2. Remove what is void: files between a segment and the predecessor it names, and a last
-//!    segment without a single byte behind its header. Nothing in them was acknowledged.
-//! 3. Take each segment's end from its successor. Where there is none (the last one) or its
-//!    header is damaged, read the segment itself, up to its torn tail.
-//! 4. Write the last record once more and sync it (see the module [`super`]).
+//! 2. Remove empty files that no other segment names: a creation that was cut short.
+//! 3. Take each segment's end from the headers that name it as their predecessor. Where there is
+//!    none (the last one, what is left of a failed attempt, a successor with a damaged header),
+//!    read the segment itself, up to its torn tail.
+//! 4. Write the last record of those once more and sync it (see the module [`super`]).
 //! 5. Begin a new epoch. Its first segment is created by the first append.
+//!
+//! A file of a failed attempt may come back after its removal, with records that were refused.
+//! They are taken as they are: being refused never meant being gone, and telling such a file from
+//! one that matters by what other files say would stake acknowledged entries on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use crate::event::Epoch;
 
 use super::disk::{Disk, DiskFile};
-use super::record::{Encoder, HEADER_BYTES};
+use super::record::Encoder;
 use super::retire::Log;
-use super::scan::Scan;
+use super::scan::{Scanned, patiently, scan_file};
 use super::segment::{self, FileKind, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared, State};
 use super::writer::{Epochs, Writer};
 use super::{DamagedRange, LogConfig, LogError};
-
-/// How often a read is tried before what it asks for counts as damaged.
-const READ_ATTEMPTS: usize = 3;
 
 /// An open log.
 pub struct Opened {
@@ -50,8 +51,8 @@ pub struct RecoveryReport {
     pub damaged: Vec<DamagedRange>,
     /// Files set aside, by their new names.
     pub quarantined: Vec<String>,
-    /// Files of failed attempts that were removed.
-    pub void_files: usize,
+    /// Files without a record that were removed.
+    pub empty_files: usize,
     /// Bytes behind the last valid record: a write that was cut short.
     pub torn_bytes: u64,
     /// Whether the last record could be written and synced once more. If not it counts all the
@@ -72,19 +73,30 @@ pub fn open(
     ordinal_floor: u64,
     epochs: impl FnMut() -> Epoch + Send + 'static,
 ) -> Result<Opened, LogError> {
-    let mut recovery = Recovery { disk, report: RecoveryReport::default(), lost: Vec::new() };
-    let (mut found, ordinal_max) = recovery.find_segments(ordinal_floor)?;
-    recovery.remove_void(&mut found);
-    let declared = recovery.drop_empty_tail(&mut found);
-    recovery.read_headless(&mut found)?;
-    let segments = recovery.find_ends(&found, declared);
-    recovery.sync_tail(&found);
+    let mut recovery = Recovery {
+        disk,
+        report: RecoveryReport { tail_synced: true, ..RecoveryReport::default() },
+        ends: HashMap::new(),
+        lost: Vec::new(),
+    };
+    let (found, ordinal_max) = recovery.find_segments(ordinal_floor)?;
+    let found = recovery.drop_empty(found);
+    let mut found = recovery.quarantine_unreadable(found)?;
+    for segment in &mut found {
+        if !recovery.ends.contains_key(&segment.ordinal) {
+            segment.scan();
+            recovery.sync_last_record(segment);
+        }
+    }
+    let segments = recovery.find_ends(&found);
     Ok(recovery.finish(config, segments, ordinal_max, Box::new(epochs)))
 }
 
 struct Recovery {
     disk: Arc<dyn Disk>,
     report: RecoveryReport,
+    /// Where segments ended, by those that came after them.
+    ends: HashMap<u64, SegmentEnd>,
     /// Ordinals of quarantined segments.
     lost: Vec<u64>,
 }
@@ -99,16 +111,12 @@ struct Found {
     scanned: Option<Scanned>,
 }
 
-/// What a whole file holds.
-#[derive(Clone, Debug)]
-struct Scanned {
-    epoch: Epoch,
-    first_seq: u64,
-    next_seq: u64,
-    valid_bytes: u64,
-    /// Offset and length of the last valid record.
-    last_record: Option<(u64, u64)>,
-    damaged: Vec<(u64, u64)>,
+impl Found {
+    fn scan(&mut self) {
+        if self.scanned.is_none() {
+            self.scanned = scan_file(&*self.file, self.file_bytes, self.header);
+        }
+    }
 }
 
 impl Recovery {
@@ -127,7 +135,12 @@ impl Recovery {
         let mut found = Vec::with_capacity(ordinals.len());
         for ordinal in ordinals {
             match patiently(|| self.load(ordinal)) {
-                Ok(segment) => found.push(segment),
+                Ok(segment) => {
+                    if let Some(end) = segment.header.and_then(|header| header.previous) {
+                        self.note_end(end);
+                    }
+                    found.push(segment);
+                }
                 Err(error) => {
                     tracing::error!(segment = ordinal, %error, "a segment can't be read");
                     self.quarantine(ordinal)?;
@@ -158,47 +171,34 @@ impl Recovery {
         Ok(())
     }
 
-    /// Removes a file in which nothing counts. Left behind, it would count as little.
-    fn remove(&mut self, ordinal: u64) {
-        match self.disk.remove(&segment::file_name(ordinal)) {
-            Ok(()) => self.report.void_files += 1,
-            Err(error) => tracing::warn!(segment = ordinal, %error, "remove a void segment"),
+    /// After a failed sync and a kill, a later header may know of more than an earlier one.
+    fn note_end(&mut self, end: SegmentEnd) {
+        let known = self.ends.entry(end.ordinal).or_insert(end);
+        if end.valid_bytes > known.valid_bytes {
+            *known = end;
         }
     }
 
-    fn remove_void(&mut self, found: &mut Vec<Found>) {
-        // From the newest down: a void file's own header says nothing.
-        let mut at = found.len();
-        while at > 0 {
-            at -= 1;
-            let Some(header) = found[at].header else { continue };
-            let previous = header.previous.map_or(0, |previous| previous.ordinal);
-            while at > 0 && found[at - 1].ordinal > previous {
-                at -= 1;
-                let void = found.remove(at);
-                self.remove(void.ordinal);
+    fn drop_empty(&mut self, found: Vec<Found>) -> Vec<Found> {
+        let (empty, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|segment| {
+            segment.file_bytes <= RECORDS_AT && !self.ends.contains_key(&segment.ordinal)
+        });
+        for segment in empty {
+            // Left behind it would harm as little.
+            match self.disk.remove(&segment::file_name(segment.ordinal)) {
+                Ok(()) => self.report.empty_files += 1,
+                Err(error) => tracing::warn!(%error, "remove an empty segment"),
             }
         }
-    }
-
-    /// Drops a last segment without records; returns the end it declared for the one before it.
-    fn drop_empty_tail(&mut self, found: &mut Vec<Found>) -> Option<SegmentEnd> {
-        let mut declared = None;
-        while let Some(last) = found.pop_if(|last| last.file_bytes <= RECORDS_AT) {
-            if let Some(header) = last.header {
-                declared = header.previous;
-            }
-            self.remove(last.ordinal);
-        }
-        declared
+        kept
     }
 
     /// Reads the segments without a valid header whole; sets those without a record aside.
-    fn read_headless(&mut self, found: &mut Vec<Found>) -> Result<(), LogError> {
+    fn quarantine_unreadable(&mut self, found: Vec<Found>) -> Result<Vec<Found>, LogError> {
         let mut kept = Vec::with_capacity(found.len());
-        for mut segment in found.drain(..) {
+        for mut segment in found {
             if segment.header.is_none() {
-                segment.scanned = scan(&segment, None);
+                segment.scan();
                 if segment.scanned.is_none() {
                     self.quarantine(segment.ordinal)?;
                     continue;
@@ -207,59 +207,68 @@ impl Recovery {
             }
             kept.push(segment);
         }
-        *found = kept;
-        Ok(())
+        Ok(kept)
     }
 
-    fn find_ends(
-        &mut self,
-        found: &[Found],
-        declared: Option<SegmentEnd>,
-    ) -> BTreeMap<u64, Segment> {
+    fn find_ends(&mut self, found: &[Found]) -> BTreeMap<u64, Segment> {
         let mut segments = BTreeMap::new();
-        let mut before: Option<(u64, SegmentEnd)> = None;
-        for (at, this) in found.iter().enumerate() {
-            if let Some(previous) = this.header.and_then(|header| header.previous) {
-                self.check_missing(before, previous);
-            }
-            let end = match found.get(at + 1) {
-                Some(next) => next.header.and_then(|header| header.previous),
-                None => declared,
-            };
-            let end = end.filter(|end| end.ordinal == this.ordinal);
-            let segment = self.end_of(this, end, at + 1 == found.len());
-            let end = SegmentEnd {
-                ordinal: this.ordinal,
-                epoch: segment.epoch,
-                next_seq: segment.next_seq,
-                valid_bytes: segment.valid_bytes,
-            };
-            before = Some((this.ordinal, end));
-            segments.insert(this.ordinal, segment);
+        for this in found {
+            let end = self.ends.get(&this.ordinal).copied();
+            segments.insert(this.ordinal, self.end_of(this, end));
         }
-        if let (Some(end), Some((ordinal, _))) = (declared, before)
-            && end.ordinal != ordinal
+        let newest = found.last();
+        self.report.torn_bytes = newest.map_or(0, |newest| {
+            newest.file_bytes - segments[&newest.ordinal].valid_bytes.min(newest.file_bytes)
+        });
+        let mut named: Vec<SegmentEnd> = self.ends.values().copied().collect();
+        named.sort_unstable_by_key(|end| end.ordinal);
+        for end in named {
+            self.check_missing(&segments, end);
+        }
+        self.check_continuity(&segments);
+        // Only its header knew where the oldest one began.
+        if let Some((oldest, scanned)) = found.first().and_then(|f| Some((f, f.scanned.as_ref()?)))
+            && oldest.header.is_none()
+            && scanned.is_beheaded
         {
-            self.check_missing(before, end);
+            self.note(oldest.ordinal, scanned.epoch, 0, scanned.first_seq);
         }
         segments
     }
 
-    /// Reports what stood in a segment that its successor names and that is not there.
-    fn check_missing(&mut self, before: Option<(u64, SegmentEnd)>, named: SegmentEnd) {
-        let is_there = before.is_some_and(|(ordinal, _)| ordinal == named.ordinal);
+    /// Numbers of an epoch go on from segment to segment, whatever their headers say.
+    fn check_continuity(&mut self, segments: &BTreeMap<u64, Segment>) {
+        let mut before: Option<(u64, Segment)> = None;
+        for (&ordinal, &segment) in segments {
+            match before {
+                Some((at, before)) if before.epoch == segment.epoch => {
+                    self.note(at, segment.epoch, before.next_seq, segment.first_seq);
+                }
+                // Without an older one, what came before may be retired.
+                Some(_) => self.note(ordinal, segment.epoch, 0, segment.first_seq),
+                None => {}
+            }
+            before = Some((ordinal, segment));
+        }
+    }
+
+    /// Reports what stood in a segment that another one names and that is not there.
+    fn check_missing(&mut self, segments: &BTreeMap<u64, Segment>, named: SegmentEnd) {
+        let before = segments.range(..named.ordinal).next_back();
         // Without an older segment it was simply retired.
-        if is_there || before.is_none() && !self.lost.contains(&named.ordinal) {
+        if segments.contains_key(&named.ordinal)
+            || before.is_none() && !self.lost.contains(&named.ordinal)
+        {
             return;
         }
         let first_seq = match before {
-            Some((_, end)) if end.epoch == named.epoch => end.next_seq,
+            Some((_, segment)) if segment.epoch == named.epoch => segment.next_seq,
             _ => 0,
         };
         self.note(named.ordinal, named.epoch, first_seq, named.next_seq);
     }
 
-    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>, is_last: bool) -> Segment {
+    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
         let file_bytes = found.file_bytes;
         if let (Some(header), Some(end)) = (found.header, declared) {
             return Segment {
@@ -270,8 +279,8 @@ impl Recovery {
                 file_bytes,
             };
         }
-        let scanned = found.scanned.clone().or_else(|| scan(found, found.header));
-        let Some(scanned) = scanned else {
+        let scan = || scan_file(&*found.file, file_bytes, found.header);
+        let Some(scanned) = found.scanned.clone().or_else(scan) else {
             // Not reached: without a header it was scanned, and with one a scan has a result.
             let (epoch, valid_bytes) = (Epoch(0), file_bytes);
             return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes };
@@ -284,9 +293,6 @@ impl Recovery {
             self.note(found.ordinal, scanned.epoch, next_seq, end.next_seq);
             next_seq = end.next_seq;
         }
-        if is_last {
-            self.report.torn_bytes = file_bytes - scanned.valid_bytes;
-        }
         Segment {
             epoch: scanned.epoch,
             first_seq: scanned.first_seq,
@@ -297,16 +303,17 @@ impl Recovery {
     }
 
     fn note(&mut self, segment: u64, epoch: Epoch, first_seq: u64, next_seq: u64) {
-        if first_seq < next_seq {
+        let covers = |known: &DamagedRange| {
+            known.epoch == epoch && known.first_seq <= first_seq && next_seq <= known.next_seq
+        };
+        if first_seq < next_seq && !self.report.damaged.iter().any(covers) {
             self.report.damaged.push(DamagedRange { segment, epoch, first_seq, next_seq });
         }
     }
 
-    /// Writes the last record of the last segment once more and syncs it.
-    fn sync_tail(&mut self, found: &[Found]) {
-        self.report.tail_synced = true;
-        let Some(last) = found.last() else { return };
-        let scanned = last.scanned.clone().or_else(|| scan(last, last.header));
+    /// Writes a segment's last record once more and syncs it.
+    fn sync_last_record(&mut self, last: &Found) {
+        let scanned = last.scanned.as_ref();
         let Some((at, bytes)) = scanned.and_then(|scanned| scanned.last_record) else { return };
         let rewrite = || {
             let mut record = vec![0; bytes as usize];
@@ -364,65 +371,4 @@ impl Recovery {
         };
         Opened { writer, log: Log { shared }, report: self.report }
     }
-}
-
-/// Reads a whole file, from its header's word or, without one, from its first valid record.
-fn scan(found: &Found, header: Option<SegmentHeader>) -> Option<Scanned> {
-    let mut buf = Vec::new();
-    let mut range = Scan {
-        file: &*found.file,
-        end: found.file_bytes,
-        epoch: header.map(|header| header.epoch),
-        seq_min: header.map_or(0, |header| header.first_seq),
-    };
-    let mut result = header.map(|header| Scanned {
-        epoch: header.epoch,
-        first_seq: header.first_seq,
-        next_seq: header.first_seq,
-        valid_bytes: RECORDS_AT,
-        last_record: None,
-        damaged: Vec::new(),
-    });
-    let mut at = RECORDS_AT;
-    while at + HEADER_BYTES as u64 <= range.end {
-        let valid = patiently(|| {
-            let header = range.header_at(at)?;
-            Ok(header.filter(|header| range.body_at(at, header, &mut buf).unwrap_or(false)))
-        });
-        let next = match valid {
-            Ok(Some(header)) => Some((at, header)),
-            _ => range.find(at, &mut buf),
-        };
-        let Some((place, header)) = next else { break };
-        let scanned = result.get_or_insert_with(|| Scanned {
-            epoch: header.epoch,
-            first_seq: header.first_seq,
-            next_seq: header.first_seq,
-            valid_bytes: RECORDS_AT,
-            last_record: None,
-            damaged: Vec::new(),
-        });
-        if header.first_seq > scanned.next_seq {
-            scanned.damaged.push((scanned.next_seq, header.first_seq));
-        }
-        at = place + header.record_bytes();
-        scanned.next_seq = header.next_seq();
-        scanned.valid_bytes = at;
-        scanned.last_record = Some((place, header.record_bytes()));
-        range.epoch = Some(header.epoch);
-        range.seq_min = header.next_seq();
-    }
-    result
-}
-
-/// Tries a read again: a passing error must not make good data count as damaged.
-fn patiently<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut result = read();
-    for _ in 1..READ_ATTEMPTS {
-        if result.is_ok() {
-            break;
-        }
-        result = read();
-    }
-    result
 }

@@ -6,11 +6,15 @@ use crate::event::Epoch;
 
 use super::disk::DiskFile;
 use super::record::{self, RecordHeader};
+use super::segment::{RECORDS_AT, SegmentHeader};
 
 /// How much is searched at a time for the next valid record.
 const CHUNK_BYTES: usize = 64 << 10;
 /// What is passed over when it can't be read at all.
 const SECTOR_BYTES: usize = 4 << 10;
+
+/// How often a read is tried before what it asks for counts as damaged.
+const READ_ATTEMPTS: usize = 3;
 
 /// The part of a file in which records are looked for.
 pub(super) struct Scan<'a> {
@@ -96,4 +100,81 @@ impl Scan<'_> {
             done += n;
         }
     }
+}
+
+/// What a whole file holds.
+#[derive(Clone, Debug)]
+pub(super) struct Scanned {
+    pub(super) epoch: Epoch,
+    pub(super) first_seq: u64,
+    pub(super) next_seq: u64,
+    /// Whether its first valid record is not where the first one stands.
+    pub(super) is_beheaded: bool,
+    /// Where its last valid record ends.
+    pub(super) valid_bytes: u64,
+    /// Offset and length of the last valid record.
+    pub(super) last_record: Option<(u64, u64)>,
+    /// Numbers missing between valid records: from, to.
+    pub(super) damaged: Vec<(u64, u64)>,
+}
+
+impl Scanned {
+    fn empty(epoch: Epoch, first_seq: u64) -> Self {
+        let (valid_bytes, last_record, damaged) = (RECORDS_AT, None, Vec::new());
+        let (next_seq, is_beheaded) = (first_seq, false);
+        Self { epoch, first_seq, next_seq, is_beheaded, valid_bytes, last_record, damaged }
+    }
+}
+
+/// Reads a whole file. Without a header its first valid record says what it holds; `None` if
+/// there is none either.
+pub(super) fn scan_file(
+    file: &dyn DiskFile,
+    file_bytes: u64,
+    header: Option<SegmentHeader>,
+) -> Option<Scanned> {
+    let mut buf = Vec::new();
+    let mut range = Scan {
+        file,
+        end: file_bytes,
+        epoch: header.map(|header| header.epoch),
+        seq_min: header.map_or(0, |header| header.first_seq),
+    };
+    let mut result = header.map(|header| Scanned::empty(header.epoch, header.first_seq));
+    let mut at = RECORDS_AT;
+    while at + record::HEADER_BYTES as u64 <= range.end {
+        let valid = patiently(|| {
+            let Some(header) = range.header_at(at)? else { return Ok(None) };
+            Ok(range.body_at(at, &header, &mut buf)?.then_some(header))
+        });
+        let found = match valid {
+            Ok(Some(header)) => Some((at, header)),
+            _ => range.find(at, &mut buf),
+        };
+        let Some((place, header)) = found else { break };
+        let scanned = result.get_or_insert_with(|| Scanned::empty(header.epoch, header.first_seq));
+        scanned.is_beheaded |= at == RECORDS_AT && place > at;
+        if header.first_seq > scanned.next_seq {
+            scanned.damaged.push((scanned.next_seq, header.first_seq));
+        }
+        at = place + header.record_bytes();
+        scanned.next_seq = header.next_seq();
+        scanned.valid_bytes = at;
+        scanned.last_record = Some((place, header.record_bytes()));
+        range.epoch = Some(header.epoch);
+        range.seq_min = header.next_seq();
+    }
+    result
+}
+
+/// Tries a read again: a passing error must not make good data count as damaged.
+pub(super) fn patiently<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut result = read();
+    for _ in 1..READ_ATTEMPTS {
+        if result.is_ok() {
+            break;
+        }
+        result = read();
+    }
+    result
 }

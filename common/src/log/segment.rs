@@ -20,9 +20,9 @@
 //! | 92 | 4 | CRC-32C of the 92 bytes before |
 //!
 //! The header, and the file's name, are synced before the first record is written. So every
-//! segment is closed by its successor, which says where it ended; and a file whose ordinal lies
-//! between a segment's and its predecessor's is what remains of a failed attempt: nothing in it
-//! was ever acknowledged.
+//! segment is closed by its successor, which says where it ended. A file that no successor names
+//! and that is not the newest is what remains of a failed attempt: nothing in it was
+//! acknowledged.
 
 use crate::event::Epoch;
 

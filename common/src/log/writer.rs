@@ -32,7 +32,7 @@ pub(super) struct Active {
     ordinal: u64,
     first_seq: u64,
     synced_bytes: u64,
-    /// Whether a record of it is synced. Until then it is void.
+    /// Whether a record of it is synced. Until then nothing in it counts.
     live: bool,
 }
 
@@ -154,7 +154,7 @@ impl Writer {
                     segment.file_bytes = length.max(segment.valid_bytes);
                 }
             } else {
-                // Void already: removing it only gives its space back.
+                // Nothing in it counts: removing it only gives its space back.
                 let _ = self.shared.disk.remove(&segment::file_name(active.ordinal));
             }
         }

@@ -5,6 +5,7 @@
 //! `PENSTOCK_TEST_SEED=n` replays one run; `PENSTOCK_TEST_LONG=1` makes ten times as many.
 
 mod broken;
+mod damage;
 mod model;
 
 use std::sync::Arc;
@@ -21,18 +22,28 @@ fn honest(disk: SimDisk) -> Arc<dyn Disk> {
     Arc::new(disk)
 }
 
+fn given_seed() -> Option<u64> {
+    let seed = std::env::var("PENSTOCK_TEST_SEED").ok()?;
+    Some(seed.parse().expect("PENSTOCK_TEST_SEED is a number"))
+}
+
+/// A random range of seeds: the first, and how many.
+fn seeds(runs: u64) -> (u64, u64) {
+    let first = rand::random::<u64>() >> 16;
+    let is_long = std::env::var_os("PENSTOCK_TEST_LONG").is_some();
+    let runs = if is_long { 10 * runs } else { runs };
+    println!("seeds {first}..{}", first + runs);
+    (first, runs)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_altered_or_renumbered() {
-    if let Ok(seed) = std::env::var("PENSTOCK_TEST_SEED") {
-        let seed = seed.parse().expect("PENSTOCK_TEST_SEED is a number");
+    if let Some(seed) = given_seed() {
         let outcome = run(seed, honest).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         println!("seed {seed}: {outcome:?}");
         return;
     }
-    let first: u64 = rand::random::<u64>() >> 16;
-    let is_long = std::env::var_os("PENSTOCK_TEST_LONG").is_some();
-    let runs = if is_long { 10 * RUNS } else { RUNS };
-    println!("seeds {first}..{}", first + runs);
+    let (first, runs) = seeds(RUNS);
     let mut total = Outcome::default();
     for seed in first..first + runs {
         match run(seed, honest) {

@@ -16,6 +16,9 @@ use crate::spool::{Position, SpoolHandle, SpoolReader, SpooledEntry};
 /// How long one wait for the spool or the bus may take: the reaction time to everything else.
 const WAIT: Duration = Duration::from_millis(20);
 
+/// After how long without an acknowledgement people are told, and again each time.
+const SILENCE: Duration = Duration::from_secs(15);
+
 /// The forwarder, before it runs.
 pub struct Driver<C> {
     /// Builds producers.
@@ -80,14 +83,21 @@ impl<C: Connect> Driver<C> {
         backoff: &mut Backoff,
         shutdown: &CancellationToken,
     ) -> Outcome {
-        let mut session =
-            Session { producer, window: Window::default(), deliveries: Vec::new(), held: None };
+        let mut session = Session {
+            producer,
+            window: Window::default(),
+            deliveries: Vec::new(),
+            held: None,
+            heard_at: Instant::now(),
+        };
         let mut drain_until = None;
         loop {
             if shutdown.is_cancelled() {
                 let limit = Duration::from_millis(self.config.drain_ms_max);
                 let until = *drain_until.get_or_insert_with(|| Instant::now() + limit);
-                if session.is_idle() || Instant::now() >= until {
+                if session.window.is_empty() || Instant::now() >= until {
+                    let in_flight = session.window.len();
+                    tracing::info!(in_flight, "forwarding ends; the rest stays in the spool");
                     return Outcome::Drained;
                 }
             }
@@ -105,6 +115,7 @@ impl<C: Connect> Driver<C> {
                 }
                 Err(reason) => return Outcome::Failed(reason),
             }
+            session.tell_silence();
             self.metrics.in_flight_records.set(session.window.len() as i64);
         }
     }
@@ -154,6 +165,8 @@ struct Session<P> {
     deliveries: Vec<Delivery>,
     /// A record that the producer had no room for, with its token.
     held: Option<(Token, OutboundRecord)>,
+    /// When the bus last acknowledged something, nothing was in flight, or people were told.
+    heard_at: Instant,
 }
 
 struct Settled {
@@ -162,8 +175,19 @@ struct Settled {
 }
 
 impl<P: Producer> Session<P> {
-    fn is_idle(&self) -> bool {
-        self.window.is_empty()
+    /// Says when records are in flight and the bus has been silent for long.
+    fn tell_silence(&mut self) {
+        if self.window.is_empty() {
+            self.heard_at = Instant::now();
+        } else if self.heard_at.elapsed() > SILENCE {
+            self.heard_at = Instant::now();
+            tracing::warn!(
+                in_flight = self.window.len(),
+                complaint = self.producer.take_complaint().unwrap_or_default(),
+                "the bus has acknowledged nothing for {} s; events wait in the spool",
+                SILENCE.as_secs()
+            );
+        }
     }
 
     fn offer(&mut self, token: Token, record: OutboundRecord) -> Result<(), String> {
@@ -186,6 +210,7 @@ impl<P: Producer> Session<P> {
             match delivery.result {
                 Ok(()) => {
                     acknowledged += 1;
+                    self.heard_at = Instant::now();
                     self.window.acknowledge(delivery.token);
                 }
                 Err(reason) => refused = Some(reason),

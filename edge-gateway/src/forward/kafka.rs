@@ -96,15 +96,22 @@ impl Producer for KafkaProducer {
 
     fn poll(&mut self, wait: Duration, into: &mut Vec<Delivery>) {
         self.producer.poll(wait);
-        if let Ok(mut reports) = self.producer.context().0.lock() {
-            into.append(&mut reports);
+        if let Ok(mut deliveries) = self.producer.context().deliveries.lock() {
+            into.append(&mut deliveries);
         }
+    }
+
+    fn take_complaint(&mut self) -> Option<String> {
+        self.producer.context().complaint.lock().ok()?.take()
     }
 }
 
-/// Collects delivery reports between two polls; the callback runs on the polling thread.
+/// Collects what librdkafka says between two polls; its callbacks run on the polling thread.
 #[derive(Default)]
-struct Reports(Mutex<Vec<Delivery>>);
+struct Reports {
+    deliveries: Mutex<Vec<Delivery>>,
+    complaint: Mutex<Option<String>>,
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -116,8 +123,11 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Broker connections come and go; what matters is reported with each delivery.
+        // Broker connections come and go; it matters once nothing is acknowledged any more.
         tracing::debug!(%error, reason, "librdkafka");
+        if let Ok(mut complaint) = self.complaint.lock() {
+            *complaint = Some(format!("{error}: {reason}"));
+        }
     }
 }
 
@@ -129,8 +139,8 @@ impl ProducerContext for Reports {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.to_string()),
         };
-        if let Ok(mut reports) = self.0.lock() {
-            reports.push(Delivery { token, result });
+        if let Ok(mut deliveries) = self.deliveries.lock() {
+            deliveries.push(Delivery { token, result });
         }
     }
 }

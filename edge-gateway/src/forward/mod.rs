@@ -124,6 +124,9 @@ pub trait Producer {
 
     /// Serves the connection for up to `wait` and moves the deliveries that came into `into`.
     fn poll(&mut self, wait: Duration, into: &mut Vec<Delivery>);
+
+    /// What the connection last complained of, for people; it is forgotten by asking.
+    fn take_complaint(&mut self) -> Option<String>;
 }
 
 /// Builds producers; the forwarder asks for a new one after a fatal error.

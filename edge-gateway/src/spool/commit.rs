@@ -22,7 +22,8 @@ pub(super) struct Submission {
     /// The entries as [`record::frame`] writes them.
     pub(super) framed: Vec<u8>,
     pub(super) count: u32,
-    pub(super) answer: oneshot::Sender<Result<(), SpoolError>>,
+    /// Taken when it is answered.
+    pub(super) answer: Option<oneshot::Sender<Result<(), SpoolError>>>,
     /// Its share of the queue, given back when it is answered or dropped.
     pub(super) _permit: OwnedSemaphorePermit,
     pub(super) queue: Arc<Queue>,
@@ -157,11 +158,11 @@ pub(super) fn run(shared: &Shared, mut writer: Writer) {
                 group.clear();
                 group.push_framed(&first.framed, first.count);
                 answers.push(first);
-                while let Some(next) = waiting
-                    .pop_front_if(|next| group.bytes() + next.framed.len() <= group_bytes_max)
+                while let Some(next) = waiting.front()
+                    && group.bytes() + next.framed.len() <= group_bytes_max
                 {
                     group.push_framed(&next.framed, next.count);
-                    answers.push(next);
+                    answers.extend(waiting.pop_front());
                 }
                 commit(shared, &mut writer, &group)
             };
@@ -176,9 +177,13 @@ pub(super) fn run(shared: &Shared, mut writer: Writer) {
 
 impl Submission {
     fn answer(mut self, result: Result<(), SpoolError>) {
-        let (answer, _) = oneshot::channel();
-        // Nobody listens when the device hung up; its entries are durable all the same.
-        let _ = std::mem::replace(&mut self.answer, answer).send(result);
+        let answer = self.answer.take();
+        // Its room in the queue is free before anybody hears of it.
+        drop(self);
+        if let Some(answer) = answer {
+            // Nobody listens when the device hung up; its entries are durable all the same.
+            let _ = answer.send(result);
+        }
     }
 }
 

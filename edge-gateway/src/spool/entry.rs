@@ -277,3 +277,6 @@ impl<'a> Rest<'a> {
         std::str::from_utf8(text).map_err(|_| EntryError::Text)
     }
 }
+
+#[cfg(test)]
+mod tests;

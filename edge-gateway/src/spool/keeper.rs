@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Position;
 use super::index::Index;
 use super::open::Shared;
 
@@ -78,9 +79,8 @@ impl Keeper {
     }
 }
 
-/// The keeper thread.
-pub(super) fn run(shared: &Shared, mut index: Index) {
-    let mut written = shared.log.retired();
+/// The keeper thread. `written` is the position that the index holds.
+pub(super) fn run(shared: &Shared, mut index: Index, mut written: Option<Position>) {
     let mut flush_at: Option<Instant> = None;
     let mut flushed = Instant::now();
     loop {

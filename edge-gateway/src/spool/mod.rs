@@ -93,8 +93,13 @@ impl SpoolHandle {
         let permit = shared.queue.reserve(framed.len()).await?;
         let bytes_used = shared.log.disk_bytes() + shared.queue.add_bytes(framed.len());
         let (answer, answered) = oneshot::channel();
-        let submission =
-            Submission { framed, count, answer, _permit: permit, queue: shared.queue.clone() };
+        let submission = Submission {
+            framed,
+            count,
+            answer: Some(answer),
+            _permit: permit,
+            queue: shared.queue.clone(),
+        };
         let bytes_max = shared.config.bytes_max;
         if bytes_used > bytes_max {
             shared.counters.refused_full.fetch_add(1, Relaxed);
@@ -125,3 +130,6 @@ impl SpoolHandle {
         let _ = tokio::task::spawn_blocking(move || inner.close()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,8 +118,8 @@ pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<Open
     // From here on a failure drops `inner`, which ends the thread.
     let inner = Inner { shared: shared.clone(), threads: Mutex::new(vec![commit]) };
     let keeper = {
-        let shared = shared.clone();
-        spawn("spool-keeper", move || keeper::run(&shared, index))?
+        let (shared, written) = (shared.clone(), shared.log.retired());
+        spawn("spool-keeper", move || keeper::run(&shared, index, written))?
     };
     inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
     // What was retired before, but not removed.

@@ -87,7 +87,9 @@ impl Ages {
 
     pub(super) fn retire(&self, position: Position) {
         let mut ages = self.lock();
-        while ages.pop_front_if(|(last, _)| *last <= position).is_some() {}
+        while ages.front().is_some_and(|(last, _)| *last <= position) {
+            ages.pop_front();
+        }
     }
 
     fn oldest(&self) -> Option<UnixMicros> {

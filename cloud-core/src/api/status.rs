@@ -1,0 +1,43 @@
+//! `GET /v1/status`: how far the raw writer has come, and what is stored.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::Api;
+use super::problem::Problem;
+use crate::raw::ROLE;
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    positions: Vec<Position>,
+    files_published: i64,
+    rows_published: i64,
+    bytes_published: i64,
+    as_of: i64,
+}
+
+#[derive(Serialize)]
+struct Position {
+    topic: String,
+    partition: i32,
+    next_offset: i64,
+}
+
+pub(super) async fn get(State(api): State<Api>) -> Result<Json<Status>, Problem> {
+    // Positions first: what they promise is in the totals read after them.
+    let positions = api.catalog.positions(ROLE).await?;
+    let totals = api.catalog.totals().await?;
+    let position = |p: crate::store::catalog::Position| Position {
+        topic: p.topic,
+        partition: p.partition,
+        next_offset: p.next_offset,
+    };
+    Ok(Json(Status {
+        positions: positions.into_iter().map(position).collect(),
+        files_published: totals.files,
+        rows_published: totals.rows,
+        bytes_published: totals.bytes,
+        as_of: totals.as_of,
+    }))
+}

@@ -1,0 +1,118 @@
+//! Topic administration.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::KafkaConfig;
+use crate::bus::BusError;
+use crate::bus::topics::{TopicAdmin, TopicPlan, TopicState};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A Kafka admin client.
+pub struct KafkaAdmin {
+    client: AdminClient<DefaultClientContext>,
+}
+
+impl KafkaAdmin {
+    /// A client; it connects when first used.
+    ///
+    /// # Errors
+    /// When the client can't be created.
+    pub fn open(config: &KafkaConfig) -> Result<Self, BusError> {
+        Ok(Self { client: config.client().create()? })
+    }
+
+    /// A created topic reaches the brokers' metadata a moment later.
+    async fn until_visible(&self, name: &str) -> Result<(), BusError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.exists(name)? {
+            if Instant::now() >= deadline {
+                let message = format!("{name} was created but does not appear");
+                return Err(BusError { message, retryable: true });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    fn exists(&self, name: &str) -> Result<bool, BusError> {
+        let metadata = self.metadata()?;
+        Ok(metadata.topics().iter().any(|topic| topic.name() == name))
+    }
+
+    /// Of all topics: some brokers create one that is asked for by name.
+    fn metadata(&self) -> Result<Metadata, BusError> {
+        let fetch = || self.client.inner().fetch_metadata(None, TIMEOUT);
+        Ok(tokio::task::block_in_place(fetch)?)
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
+    }
+}
+
+fn refused(code: RDKafkaErrorCode) -> BusError {
+    KafkaError::AdminOp(code).into()
+}
+
+#[async_trait]
+impl TopicAdmin for KafkaAdmin {
+    async fn describe(&self, name: &str) -> Result<Option<TopicState>, BusError> {
+        let metadata = self.metadata()?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(None);
+        };
+        let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+        let resources = [ResourceSpecifier::Topic(name)];
+        let described = self.client.describe_configs(&resources, &Self::options()).await?;
+        let mut settings = BTreeMap::new();
+        let mut overridden = Vec::new();
+        for resource in described {
+            for entry in resource.map_err(refused)?.entries {
+                if entry.source == ConfigSource::DynamicTopic {
+                    overridden.push(entry.name.clone());
+                }
+                settings.insert(entry.name, entry.value.unwrap_or_default());
+            }
+        }
+        Ok(Some(TopicState { partitions, settings, overridden }))
+    }
+
+    async fn create(&self, plan: &TopicPlan) -> Result<(), BusError> {
+        let replication = TopicReplication::Fixed(plan.replication);
+        let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
+        for (key, value) in &plan.settings {
+            topic = topic.set(key, value);
+        }
+        for result in self.client.create_topics([&topic], &Self::options()).await? {
+            match result {
+                // Somebody else was faster: the next look reconciles.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(refused(code)),
+            }
+        }
+        self.until_visible(&plan.name).await
+    }
+
+    async fn set(&self, name: &str, settings: &BTreeMap<String, String>) -> Result<(), BusError> {
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in settings {
+            alter = alter.set(key, value);
+        }
+        for result in self.client.alter_configs([&alter], &Self::options()).await? {
+            result.map_err(|(_, code)| refused(code))?;
+        }
+        Ok(())
+    }
+}

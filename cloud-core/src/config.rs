@@ -1,0 +1,80 @@
+//! The whole configuration of a process, and its validation in one go.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use penstock_common::telemetry::LogConfig;
+use serde::Deserialize;
+
+use crate::api::ApiConfig;
+use crate::api::admin::AdminConfig;
+use crate::bus::kafka::KafkaConfig;
+use crate::raw::RawConfig;
+use crate::store::object::StoreConfig;
+use crate::store::postgres::CatalogConfig;
+
+/// One TOML file; every section has defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoreConfig {
+    /// The bus.
+    pub kafka: KafkaConfig,
+    /// The catalog.
+    pub catalog: CatalogConfig,
+    /// The object store.
+    pub store: StoreConfig,
+    /// The raw writer.
+    pub raw: RawConfig,
+    /// The API.
+    pub api: ApiConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Written once the process serves: `{"api":"address:port","admin":"address:port"}`, without
+    /// `api` where that role does not run.
+    pub ready_file: Option<PathBuf>,
+}
+
+impl CoreConfig {
+    /// Reads and validates it.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Self> {
+        let config: Self = penstock_common::config::load(path, overrides)?;
+        let mut problems = Vec::new();
+        config.kafka.validate(&mut problems);
+        config.catalog.validate(&mut problems);
+        config.store.validate(&mut problems);
+        config.raw.validate(&mut problems);
+        config.api.validate(&mut problems);
+        config.admin.validate(&mut problems);
+        if !problems.is_empty() {
+            bail!("the configuration has mistakes:\n  {}", problems.join("\n  "));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid() {
+        let example =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cloud/core.example.toml"));
+        CoreConfig::load(Some(example), &[]).unwrap();
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_all_mistakes_are_reported_together() {
+        assert!(CoreConfig::load(None, &[]).is_ok());
+        let set = ["store.url=/tmp", "raw.flush_events=0", "api.listen=x", "kafka.replication=0"];
+        let error = CoreConfig::load(None, &set.map(String::from)).unwrap_err().to_string();
+        for name in ["store.url", "raw.flush_events", "api.listen", "kafka.replication"] {
+            assert!(error.contains(name), "{name} in {error}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The cloud core: takes events from the bus, stores them exactly once, and answers queries.
+//!
+//! Data runs downwards: `bus` → `source` → `raw` → `store`; `query` and `api` read what `store`
+//! has. `role` alone knows all of them and wires the ones that a process was asked for.
+
+pub mod api;
+pub mod bus;
+pub mod config;
+pub mod failpoint;
+pub mod query;
+pub mod raw;
+pub mod role;
+pub mod source;
+pub mod store;

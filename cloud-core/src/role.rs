@@ -1,0 +1,273 @@
+//! Chooses the roles of a process and wires them.
+//!
+//! Ports are bound first, then the catalog is migrated (however long it is away), then the roles
+//! run. Each is supervised on its own: one that fails begins anew after a back-off and stops no
+//! other.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use penstock_common::clock::SystemClock;
+use penstock_common::retry::Backoff;
+use penstock_common::topic::Topic;
+use prometheus::{IntCounterVec, Opts, Registry};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::admin::{self, Readiness};
+use crate::api::{self, Api};
+use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
+use crate::config::CoreConfig;
+use crate::failpoint::Failpoints;
+use crate::query::Queries;
+use crate::raw::metrics::RawMetrics;
+use crate::raw::stage::Stage;
+use crate::raw::sweep;
+use crate::raw::write::Writer;
+use crate::store::catalog::Catalog;
+use crate::store::object::Objects;
+use crate::store::postgres;
+
+/// A part of the core that runs, fails and scales alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The raw writer.
+    Raw,
+    /// The HTTP API.
+    Api,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 2] = [Self::Raw, Self::Api];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// The roles of a process, from `raw,api` or `all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles(pub Vec<Role>);
+
+impl FromStr for Roles {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(Role::ALL.to_vec()));
+        }
+        let mut roles = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            let known = Role::ALL.into_iter().find(|role| role.name() == name);
+            let role =
+                known.ok_or_else(|| format!("unknown role {name:?}: want all, raw or api"))?;
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        Ok(Self(roles))
+    }
+}
+
+/// What the roles share.
+#[derive(Clone)]
+struct Shared {
+    config: Arc<CoreConfig>,
+    catalog: Catalog,
+    objects: Objects,
+    raw_metrics: RawMetrics,
+    restarts: IntCounterVec,
+    readiness: Readiness,
+}
+
+/// Runs the roles until `stop`, then drains them.
+///
+/// # Errors
+/// When a port can't be bound, or the configuration can't be carried out.
+pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let readiness = Readiness::default();
+    readiness.wait("catalog", "not migrated yet");
+    let admin_listener = bind("admin.listen", &config.admin.listen).await?;
+    let mut ready = serde_json::Map::new();
+    ready.insert("admin".into(), admin_listener.local_addr()?.to_string().into());
+    let api_listener = if roles.0.contains(&Role::Api) {
+        let listener = bind("api.listen", &config.api.listen).await?;
+        ready.insert("api".into(), listener.local_addr()?.to_string().into());
+        Some(Arc::new(listener.into_std()?))
+    } else {
+        None
+    };
+    let shared = Shared {
+        catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
+        objects: Objects::open(&config.store)?,
+        raw_metrics: RawMetrics::new(&registry)?,
+        restarts: restarts(&registry)?,
+        readiness: readiness.clone(),
+        config: Arc::new(config),
+    };
+    // Health outlives the roles: they are drained before it goes.
+    let admin_stop = CancellationToken::new();
+    let admin = tokio::spawn(api::serve(
+        admin_listener,
+        admin::router(registry, readiness.clone()),
+        admin_stop.clone(),
+    ));
+    if migrate(&shared, &stop).await {
+        readiness.ready("catalog");
+        let mut tasks = JoinSet::new();
+        for role in &roles.0 {
+            tasks.spawn(supervise(*role, shared.clone(), api_listener.clone(), stop.clone()));
+        }
+        if let Some(path) = &shared.config.ready_file {
+            write_ready(path, &serde_json::Value::Object(ready))?;
+        }
+        let names: Vec<&str> = roles.0.iter().map(|role| role.name()).collect();
+        tracing::info!(roles = names.join(","), "running");
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a supervisor ended")?;
+        }
+    }
+    admin_stop.cancel();
+    admin.await.context("the admin listener ended")??;
+    tracing::info!("drained");
+    Ok(())
+}
+
+async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    let address: SocketAddr = address.parse().with_context(|| format!("read {key}"))?;
+    TcpListener::bind(address).await.with_context(|| format!("bind {key} {address}"))
+}
+
+fn restarts(registry: &Registry) -> anyhow::Result<IntCounterVec> {
+    let opts = Opts::new("penstock_role_restarts_total", "Times a role failed and began anew");
+    let restarts = IntCounterVec::new(opts, &["role"])?;
+    registry.register(Box::new(restarts.clone()))?;
+    Ok(restarts)
+}
+
+/// Migrates, waiting for Postgres; `false` when told to stop meanwhile.
+async fn migrate(shared: &Shared, stop: &CancellationToken) -> bool {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+    loop {
+        let error = tokio::select! {
+            () = stop.cancelled() => return false,
+            migrated = postgres::migrate(shared.catalog.pool()) => match migrated {
+                Ok(()) => return true,
+                Err(error) => error,
+            },
+        };
+        let delay = backoff.next_delay();
+        tracing::warn!(error = format!("{error:#}"), ?delay, "can't migrate the catalog yet");
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Whole or not at all: who waits for the file must not read half of it.
+fn write_ready(path: &Path, ready: &serde_json::Value) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let written = std::fs::write(&unfinished, format!("{ready}\n"))
+        .and_then(|()| std::fs::rename(&unfinished, path));
+    written.with_context(|| format!("write {}", path.display()))
+}
+
+/// Runs a role again and again until `stop`.
+async fn supervise(
+    role: Role,
+    shared: Shared,
+    api_listener: Option<Arc<std::net::TcpListener>>,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        let (shared_too, listener, stop_too) = (shared.clone(), api_listener.clone(), stop.clone());
+        let running = tokio::spawn(async move {
+            match (role, listener) {
+                (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
+                (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
+            }
+        });
+        // A panic is a failure like any other.
+        let error = match running.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(error) => error.into(),
+        };
+        if began.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
+        }
+        let (name, delay) = (role.name(), backoff.next_delay());
+        shared.restarts.with_label_values(&[name]).inc();
+        shared.readiness.wait(name, "failed, beginning anew");
+        tracing::error!(role = name, error = format!("{error:#}"), ?delay, "a role failed");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, raw_metrics: metrics, readiness, .. } = shared;
+    let prefix = &config.kafka.topic_prefix;
+    let topic = Topic::RawEvents.name(prefix);
+    let group = format!("{prefix}{}", config.raw.group);
+    let consumer = KafkaConsumer::open(&config.kafka, &group, &topic)?;
+    let writer = Writer {
+        catalog: catalog.clone(),
+        objects: objects.clone(),
+        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
+        topic,
+        dead_letter_topic: Topic::DeadLetter.name(prefix),
+        clock: Arc::new(SystemClock),
+        failpoints: Failpoints::default(),
+        metrics: metrics.clone(),
+    };
+    readiness.ready(Role::Raw.name());
+    let sweeping = CancellationToken::new();
+    let sweeper =
+        tokio::spawn(sweep::run(catalog, objects, config.raw.clone(), metrics, sweeping.clone()));
+    let result = Stage::new(Box::new(consumer), writer, config.raw.clone()).run(stop).await;
+    sweeping.cancel();
+    sweeper.await.context("the sweep ended")?;
+    result
+}
+
+async fn run_api(
+    shared: Shared,
+    listener: &std::net::TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, readiness, .. } = shared;
+    let listener = TcpListener::from_std(listener.try_clone()?)?;
+    let queries = Queries::new(catalog.clone(), objects);
+    readiness.ready(Role::Api.name());
+    let router = Api::new(queries, catalog, &config.api).router();
+    Ok(api::serve(listener, router, stop).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_read() {
+        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Api])));
+        assert_eq!("api, raw,api".parse(), Ok(Roles(vec![Role::Api, Role::Raw])));
+        assert!("raw,rollup".parse::<Roles>().unwrap_err().contains("rollup"));
+    }
+}

@@ -1,0 +1,13 @@
+//! The core on real parts: Kafka, PostgreSQL, and both kinds of object store. `./dev test` starts
+//! them and says where they are in PENSTOCK_KAFKA, PENSTOCK_PG and PENSTOCK_S3_ENDPOINT.
+
+mod bus;
+mod catalog;
+mod crash;
+mod outage;
+mod pages;
+mod process;
+mod query;
+mod raw;
+mod support;
+mod topics;
