@@ -238,13 +238,10 @@ async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> 
         metrics: metrics.clone(),
     };
     readiness.ready(Role::Raw.name());
-    let sweeping = CancellationToken::new();
-    let sweeper =
-        tokio::spawn(sweep::run(catalog, objects, config.raw.clone(), metrics, sweeping.clone()));
-    let result = Stage::new(Box::new(consumer), writer, config.raw.clone()).run(stop).await;
-    sweeping.cancel();
-    sweeper.await.context("the sweep ended")?;
-    result
+    // Dropped with this future: a sweep may end anywhere.
+    let mut sweeping = JoinSet::new();
+    sweeping.spawn(sweep::run(catalog, objects, config.raw.clone(), metrics));
+    Stage::new(Box::new(consumer), writer, config.raw.clone(), stop).run().await
 }
 
 async fn run_api(

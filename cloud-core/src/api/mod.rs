@@ -92,6 +92,9 @@ async fn not_allowed(method: Method) -> Problem {
     Problem::new(405, "Method not allowed", format!("{method} is not allowed here; use GET"))
 }
 
+/// A client that does not take its answer must not keep the process from ending.
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// Serves until told to stop, then finishes the requests under way.
 ///
 /// # Errors
@@ -101,5 +104,9 @@ pub async fn serve(
     router: Router,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let stopped = stop.clone().cancelled_owned();
+    tokio::select! {
+        ended = axum::serve(listener, router).with_graceful_shutdown(stopped).into_future() => ended,
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
 }

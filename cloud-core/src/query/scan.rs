@@ -109,7 +109,7 @@ where
 }
 
 fn equals(schema: &SchemaDescriptor, name: &'static str, value: &str) -> Predicate {
-    let value = StringArray::new_scalar(value.to_owned());
+    let value = StringArray::new_scalar(value);
     predicate(schema, &[name], move |batch| cmp::eq(batch.column(0), &value))
 }
 

@@ -133,3 +133,6 @@ fn metrics(batch: &Batch, rows: &[&Row]) -> Result<ArrayRef, EncodeError> {
     }
     Ok(Arc::new(map.finish()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,7 @@ pub struct Stage {
     owned: Option<Owned>,
     held: Held,
     position_lost: bool,
+    stop: CancellationToken,
 }
 
 /// The partitions that are ours.
@@ -62,38 +63,42 @@ struct Held {
 }
 
 /// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flushed {
     Done,
     /// The partitions are gone.
     Revoked,
+    /// We have to end, and it did not get on.
+    GivenUp,
 }
 
 impl Stage {
-    /// A writer that has not begun.
-    pub fn new(consumer: Box<dyn Consumer>, writer: Writer, config: RawConfig) -> Self {
+    /// A writer that runs until `stop`.
+    pub fn new(
+        consumer: Box<dyn Consumer>,
+        writer: Writer,
+        config: RawConfig,
+        stop: CancellationToken,
+    ) -> Self {
         let (owned, held, position_lost) = (None, Held::default(), false);
-        Self { consumer, writer, config, owned, held, position_lost }
+        Self { consumer, writer, config, owned, held, position_lost, stop }
     }
 
-    /// Runs until `stop`, then stores what it holds, within the time configured for that.
+    /// Runs until told to stop, then stores what it holds, within the time configured for that.
     ///
     /// # Errors
     /// When it has to begin anew, with a new consumer; nothing is lost by that.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let result = self.consume(&stop).await;
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut result = self.consume().await;
         if result.is_ok() {
-            let limit = Duration::from_millis(self.config.drain_ms);
-            match tokio::time::timeout(limit, self.flush()).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the last flush failed"),
-                Err(_) => tracing::warn!("the last flush took too long; it will be read again"),
-            }
+            result = self.flush().await.map(|_| ());
         }
         self.consumer.close().await;
         result
     }
 
-    async fn consume(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn consume(&mut self) -> anyhow::Result<()> {
+        let stop = self.stop.clone();
         let mut lag = tokio::time::interval(LAG_INTERVAL);
         loop {
             if self.position_lost {
@@ -118,7 +123,7 @@ impl Stage {
             };
             match event {
                 ConsumerEvent::Assigned { assignment, partitions } => {
-                    if !self.take_over(assignment, &partitions, stop).await? {
+                    if !self.take_over(assignment, &partitions).await {
                         return Ok(());
                     }
                 }
@@ -131,17 +136,12 @@ impl Stage {
     }
 
     /// Claims partitions and starts them; `false` when told to stop meanwhile.
-    async fn take_over(
-        &mut self,
-        assignment: u64,
-        partitions: &[i32],
-        stop: &CancellationToken,
-    ) -> anyhow::Result<bool> {
+    async fn take_over(&mut self, assignment: u64, partitions: &[i32]) -> bool {
         // Control events that come meanwhile stay queued: a start that is too late has no effect,
         // and claims that are too many only fence.
         let claims = tokio::select! {
             claims = source::claim(ROLE, &*self.consumer, &self.writer.catalog, partitions) => claims,
-            () = stop.cancelled() => return Ok(false),
+            () = self.stop.cancelled() => return false,
         };
         for claim in &claims {
             self.report(claim);
@@ -157,7 +157,7 @@ impl Stage {
         tracing::info!(partitions = claims.len(), assignment, "reading");
         self.owned = Some(Owned { assignment, partitions });
         self.consumer.start(assignment, &positions);
-        Ok(true)
+        true
     }
 
     fn report(&self, claim: &Claim) {
@@ -251,12 +251,22 @@ impl Stage {
         let flush = Flush { batch: held.batch, dead: held.dead, covered };
         let writer = self.writer.clone();
         let mut writing = pin!(writer.write(flush));
+        let (stop, drain_ms) = (self.stop.clone(), self.config.drain_ms);
+        let mut out_of_time = pin!(async move {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(drain_ms)).await;
+        });
         let ack = loop {
             let event = tokio::select! {
                 result = &mut writing => {
                     result.context("flush")?;
                     self.stored();
                     return Ok(Flushed::Done);
+                }
+                () = &mut out_of_time => {
+                    tracing::warn!("the flush did not get on in time; it will be read again");
+                    self.owned = None;
+                    return Ok(Flushed::GivenUp);
                 }
                 event = self.consumer.next_control() => event,
             };

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::RawConfig;
 use super::metrics::RawMetrics;
 use crate::store::catalog::Catalog;
@@ -48,21 +46,12 @@ pub async fn sweep(
     }
 }
 
-/// Sweeps until told to stop.
-pub async fn run(
-    catalog: Catalog,
-    objects: Objects,
-    config: RawConfig,
-    metrics: RawMetrics,
-    stop: CancellationToken,
-) {
+/// Sweeps for ever; may be dropped anywhere.
+pub async fn run(catalog: Catalog, objects: Objects, config: RawConfig, metrics: RawMetrics) {
     let mut interval = tokio::time::interval(Duration::from_millis(config.sweep_interval_ms));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = interval.tick() => {}
-        }
+        interval.tick().await;
         match sweep(&catalog, &objects, config.stale_pending_ms).await {
             Ok(swept) => {
                 metrics.abandoned.inc_by(swept.abandoned);

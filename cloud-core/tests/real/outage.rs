@@ -1,5 +1,7 @@
 //! Postgres or the object store away for a while: the writer keeps what it has and goes on.
 
+use std::time::Duration;
+
 use crate::support::events::fleet;
 use crate::support::proxy::Proxy;
 use crate::support::{Rig, Store, eventually};
@@ -73,5 +75,25 @@ async fn a_stuck_flush_does_not_hold_up_a_rebalance() {
     rig.drained(&sent).await;
     stuck.stop().await;
     second.stop().await;
+    rig.assert_stored_exactly(&sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_flush_does_not_hold_up_the_end() {
+    let mut rig = Rig::new(Store::Directory).await;
+    rig.raw.drain_ms = 300;
+    let staging = rig.dir.path().join("objects/staging");
+    std::fs::write(&staging, "in the way").unwrap();
+    let sent = rig.send(&fleet(10, 20)).await;
+    let stuck = rig.start();
+    let upload = stuck.metrics.retries.with_label_values(&["upload"]);
+    eventually("the writer is stuck", async || upload.get() > 0).await;
+    tokio::time::timeout(Duration::from_secs(20), stuck.stop()).await.unwrap();
+    assert_eq!(rig.catalog.totals().await.unwrap().files, 0);
+
+    std::fs::remove_file(&staging).unwrap();
+    let next = rig.start();
+    rig.drained(&sent).await;
+    next.stop().await;
     rig.assert_stored_exactly(&sent).await;
 }

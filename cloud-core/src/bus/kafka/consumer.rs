@@ -21,6 +21,7 @@ use crate::bus::{BusError, Consumer, ConsumerEvent, RecordBatch, Watermarks};
 const CHUNKS_QUEUED_MAX: usize = 32;
 
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A Kafka consumer.
 pub struct KafkaConsumer {
@@ -125,11 +126,15 @@ impl Consumer for KafkaConsumer {
 
     async fn close(self: Box<Self>) {
         let (done, closed) = oneshot::channel();
-        let Self { consumer, commands, .. } = *self;
+        let Self { topic, consumer, commands, .. } = *self;
         // The last owner of the client closes it, and that blocks: it must be the worker.
         drop(consumer);
-        if commands.send(Command::Close(done)).is_ok() {
-            let _ = closed.await;
+        if commands.send(Command::Close(done)).is_err() {
+            return;
+        }
+        // With the broker away leaving can take for ever; the session then ends by its time-out.
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!(topic, "could not leave the group in time");
         }
     }
 }

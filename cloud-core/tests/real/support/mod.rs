@@ -146,8 +146,8 @@ impl Rig {
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
-        let stage = Stage::new(consumer, writer, self.raw.clone());
-        Running { task: tokio::spawn(stage.run(stop.clone())), stop, metrics }
+        let stage = Stage::new(consumer, writer, self.raw.clone(), stop.clone());
+        Running { task: tokio::spawn(stage.run()), stop, metrics }
     }
 
     /// Waits until everything that was sent is stored or a dead letter.
