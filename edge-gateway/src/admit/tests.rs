@@ -1,6 +1,7 @@
 //! Admission on whole bodies: the sample set, every bad input, and random ones.
 
 mod bodies;
+mod fields;
 mod random;
 mod samples;
 
@@ -85,4 +86,11 @@ fn events(count: usize) -> Vec<String> {
 /// The reasons of all outcomes, `None` for accepted ones.
 fn reasons(admission: &Admission) -> Vec<Option<Reason>> {
     admission.outcomes.iter().map(|o| o.rejection().map(|rejection| rejection.reason)).collect()
+}
+
+/// Replaces text that must be there.
+fn with(from: &str, to: &str) -> String {
+    let event = event(1);
+    assert!(event.contains(from), "{from}");
+    event.replacen(from, to, 1)
 }

@@ -1,8 +1,8 @@
 //! The parser behind [`Tape::parse`](super::Tape::parse): strict RFC 8259, without recursion.
 
+use super::text::{escape_pointer, hex4, is_high, is_low, unescape};
 use super::{
     DEPTH_MAX, Kind, MUTED, Open, PROBLEMS_MAX, Problem, ProblemKind, Slot, SyntaxError, Tape,
-    escape_pointer, hex4, is_high, is_low, unescape,
 };
 
 /// The offset of the first byte at or after `at` that is not JSON whitespace.
