@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::Report;
 use crate::demo::progress::Progress;
+use crate::fleet::client::Client;
 use crate::fleet::{self, FleetConfig, Tally};
 use crate::oracle::{self, api, checker::Tolerance};
 use crate::stack::process::Usage;
@@ -23,6 +24,9 @@ use crate::stack::{Stack, StackConfig, kafka, local_dir};
 const DEVICES_MAX: u32 = 2_000;
 /// How often a device sends, in seconds, where that needs no more devices than that.
 const DEVICE_PERIOD_S: f64 = 10.0;
+
+/// Bytes of the records that the gateway has made durable.
+const SPOOL_BYTES_METRIC: &str = "penstock_spool_committed_record_bytes_total";
 
 /// `hw-tests bench ingest`.
 #[derive(Args, Debug)]
@@ -105,6 +109,8 @@ async fn measure(
     // Before the oracle reads everything back: that is not ingestion.
     let gateway = stack.gateway.usage().since(before.0);
     let core = stack.core.usage().since(before.1);
+    let admin = Client::new(stack.gateway_admin, 1, Duration::from_secs(10));
+    let spool_bytes = oracle::drain::metric(&admin, SPOOL_BYTES_METRIC).await? as u64;
     stack.gateway.check_alive()?;
     stack.core.check_alive()?;
     let verdict = oracle::judge(&stack.places(), &told, Tolerance::default()).await?;
@@ -120,6 +126,7 @@ async fn measure(
         load_generator,
         gateway,
         core,
+        spool_bytes,
         kafka_bytes: kafka::topic_bytes(&local_dir()?, &raw_events).ok(),
         parquet_bytes: status.bytes_published,
         rows: status.rows_published,

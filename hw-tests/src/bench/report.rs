@@ -19,6 +19,7 @@ pub(super) struct Report {
     pub(super) load_generator: Usage,
     pub(super) gateway: Usage,
     pub(super) core: Usage,
+    pub(super) spool_bytes: u64,
     /// None where the broker is not the private one.
     pub(super) kafka_bytes: Option<u64>,
     pub(super) parquet_bytes: u64,
@@ -56,7 +57,8 @@ impl fmt::Display for Report {
         row("CPU of the core", cpu(self.core))?;
         row("CPU of the load generator", cpu(self.load_generator))?;
         let bytes = |bytes: u64| format!("{:.0} B an event", bytes as f64 / events);
-        row("written by the gateway (its spool)", bytes(self.gateway.written_bytes))?;
+        row("spool, its records", bytes(self.spool_bytes))?;
+        row("spool, all that reached the disk", bytes(self.gateway.written_bytes))?;
         let kafka = self.kafka_bytes.map_or("unknown: not the private broker".into(), bytes);
         row("Kafka, raw-events", kafka)?;
         let parquet = self.parquet_bytes as f64 / self.rows.max(1) as f64;
