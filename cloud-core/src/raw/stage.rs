@@ -194,6 +194,7 @@ impl Stage {
         tracing::info!(discarded, "partitions taken away; what was not stored is read again");
         self.owned = None;
         self.held = Held::default();
+        self.writer.metrics.batch_bytes.set(0);
         // Without a receiver the rebalance has gone on without us.
         let _ = ack.send(());
     }

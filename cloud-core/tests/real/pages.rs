@@ -12,7 +12,7 @@ use cloud_core::raw::batch::Batch;
 use cloud_core::raw::encode::encode;
 use cloud_core::store::catalog::FileEntry;
 use cloud_core::store::object::{Objects, StoreConfig};
-use penstock_common::event::UnixMicros;
+use penstock_common::event::{Flags, UnixMicros};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -28,14 +28,16 @@ fn seed() -> u64 {
     seed
 }
 
-/// Few devices, ids, fleets and times, so that copies and ties are common. The events of one
-/// identity have one timestamp, as honest retries do; some are received long before it.
+/// Few devices, ids, fleets and times, so that copies and ties are common. Most events of one
+/// identity have one timestamp, as honest retries do; some are received long before it, and some
+/// are conflicts with another timestamp.
 fn events(rng: &mut StdRng) -> Vec<Event> {
     let ids: Vec<(Uuid, i64)> = (0..rng.random_range(1..30))
         .map(|_| (Uuid::from_u128(rng.random()), rng.random_range(0..200)))
         .collect();
     let event = |_| {
         let (id, second) = ids[rng.random_range(0..ids.len())];
+        let second = if rng.random_bool(0.1) { rng.random_range(0..200) } else { second };
         let mut event = Event::new(["dev-a", "dev-b"][rng.random_range(0..2)], second);
         event.id = id;
         event.fleet = ["x", "y"][usize::from(rng.random_bool(0.1))].into();
@@ -87,11 +89,17 @@ fn relevant(files: &[FileEntry], from: i64, to: i64) -> Vec<FileEntry> {
     relevant
 }
 
-/// The rule itself: the canonical copy of each identity, then the window.
+/// The rule itself: of the copies in the window, and the clock-ahead ones before its end, the
+/// canonical one of each identity, if it is in the window.
 fn model(events: &[Event], query: &RawQuery) -> Vec<(i64, u128, String)> {
     let mut canonical: BTreeMap<(u128, &str), &Event> = BTreeMap::new();
     let precedence = |e: &Event| (e.received_at, e.gateway.clone(), e.epoch, e.seq);
-    for event in events.iter().filter(|event| event.device == query.device) {
+    let counts = |event: &&Event| {
+        let is_ahead = event.flags().contains(Flags::CLOCK_AHEAD);
+        let time = event.effective();
+        event.device == query.device && time < query.to && (time >= query.from || is_ahead)
+    };
+    for event in events.iter().filter(counts) {
         let best = canonical.entry((event.id.as_u128(), &event.fleet)).or_insert(event);
         if precedence(event) < precedence(best) {
             *best = event;

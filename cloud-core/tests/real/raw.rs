@@ -140,3 +140,27 @@ async fn owners_may_come_and_go() {
     rig.assert_stored_exactly(&sent).await;
     assert!(sent.iter().map(|one| one.partition).max() == Some(PARTITIONS - 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_at_a_rebalance_is_read_again_by_its_next_owner() {
+    let mut rig = Rig::new(Store::Directory).await;
+    rig.raw.flush_interval_ms = 3_600_000;
+    let sent = rig.send(&fleet(20, 20)).await;
+    let first = rig.start();
+    let payloads: i64 = sent.iter().map(|one| one.payload.len() as i64).sum();
+    let held = first.metrics.batch_bytes.clone();
+    eventually("the first holds everything", async || held.get() > payloads).await;
+    let second = rig.start();
+    let other = second.metrics.batch_bytes.clone();
+    eventually("both hold a part", async || {
+        other.get() > 0 && held.get() > 0 && held.get() + other.get() > payloads
+    })
+    .await;
+    assert!(first.metrics.revocations.get() >= 1);
+    // Each stores its part when it is told to stop.
+    first.stop.cancel();
+    second.stop.cancel();
+    first.task.await.unwrap().unwrap();
+    second.task.await.unwrap().unwrap();
+    rig.assert_stored_exactly_rows(&sent).await;
+}
