@@ -11,7 +11,8 @@
 //!   Each opening begins a new random epoch, and so does the writer after a failed write or sync.
 //! - What was not acknowledged may still appear, under its own number: the caller was told that
 //!   it can't rely on it, not that it is gone.
-//! - Damage is reported as a range of numbers and costs what it covers, not what follows it.
+//! - Damage is reported as a range of numbers and costs what it covers, not what follows it. The
+//!   file is set aside, not removed, once everything else in it is retired.
 //! - After a crash, retired entries may appear again (a removal may be lost, and where retirement
 //!   stood is the caller's to remember). They come first and in order; consumers are idempotent.
 //!

@@ -97,8 +97,10 @@ impl Reader {
     /// `None` when there was none.
     ///
     /// # Errors
-    /// When the disk can't be read. A place that goes on failing counts as damaged after a few
-    /// calls, and the next call reads what follows it.
+    /// When the disk can't be read. A place whose data the disk goes on refusing counts as damaged
+    /// after a few calls, and the next call reads what follows it; call again after a while, and
+    /// without seeking back, which begins the count anew. Other errors (too many open files, no
+    /// memory, no permission) say nothing of the data and only pass.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Batch>, LogError> {
         let deadline = Instant::now() + wait;
         loop {
@@ -114,7 +116,7 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    self.strikes += 1;
+                    self.strikes += u32::from(speaks_of_the_data(&error));
                     self.file = None;
                     return Err(LogError::disk("read the log")(error));
                 }
@@ -291,5 +293,28 @@ impl Reader {
         if self.damage.len() < DAMAGE_WAITING_MAX {
             self.damage.push_back(range);
         }
+    }
+}
+
+/// Whether an error says that data is gone, rather than that the process could not ask for it.
+fn speaks_of_the_data(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // ext4 and xfs report their own damage as UCLEAN, file systems with checksums as BADMSG.
+    let codes = [Errno::IO, Errno::UCLEAN, Errno::BADMSG].map(|errno| Some(errno.raw_os_error()));
+    codes.contains(&error.raw_os_error())
+        || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_of_the_data_count_toward_damage() {
+        let counts = |code| speaks_of_the_data(&io::Error::from_raw_os_error(code));
+        // EIO, ENOENT, EUCLEAN, EBADMSG
+        assert!([5, 2, 117, 74].into_iter().all(counts));
+        // EMFILE, ENFILE, ENOMEM, EACCES, EINTR
+        assert!(![24, 23, 12, 13, 4].into_iter().any(counts));
     }
 }

@@ -4,9 +4,13 @@ use std::sync::{Arc, PoisonError};
 
 use crate::event::Epoch;
 
-use super::segment;
+use super::segment::{self, FileKind};
 use super::state::Shared;
 use super::{DamagedRange, LogError, Position, Reader};
+
+/// How many damaged segments are kept for people to look at; what was lost in later ones is
+/// only told.
+const SET_ASIDE_MAX: usize = 8;
 
 /// A handle on an open log; cheap to clone.
 #[derive(Clone)]
@@ -42,7 +46,7 @@ impl Log {
     }
 
     /// Takes every entry up to and including `position` as done with, and removes the segments
-    /// of which nothing is left. The newest segment stays.
+    /// of which nothing is left, or sets them aside where they are damaged. The newest stays.
     ///
     /// # Errors
     /// When the disk refuses a removal; the position is retired nevertheless, and the next call
@@ -68,7 +72,8 @@ impl Log {
         self.shared.state().note_damage(range);
     }
 
-    /// Removes the segments of which everything is retired.
+    /// Removes the segments of which everything is retired. One that is known to be damaged is
+    /// set aside instead, because an expert may still read what was passed over.
     ///
     /// # Errors
     /// When the disk refuses; the next call tries again.
@@ -82,9 +87,9 @@ impl Log {
             else {
                 return Ok(());
             };
+            let is_damaged = state.is_damaged(ordinal);
             drop(state);
-            let name = segment::file_name(ordinal);
-            match self.shared.disk.remove(&name) {
+            match self.give_back(ordinal, is_damaged) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     self.shared.state().segments.insert(ordinal, removed);
                     return Err(LogError::disk("remove a segment")(error));
@@ -94,6 +99,22 @@ impl Log {
             // In order even after a crash: the next removal waits for this one to be durable.
             self.shared.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
         }
+    }
+
+    fn give_back(&self, ordinal: u64, is_damaged: bool) -> std::io::Result<()> {
+        let (disk, name) = (&self.shared.disk, segment::file_name(ordinal));
+        if !is_damaged {
+            return disk.remove(&name);
+        }
+        let names = disk.list()?;
+        let kinds = names.iter().filter_map(|name| segment::parse_name(name));
+        if kinds.filter(|kind| matches!(kind, FileKind::Damaged(_))).count() >= SET_ASIDE_MAX {
+            tracing::warn!(segment = ordinal, "a damaged segment is removed: enough are set aside");
+            return disk.remove(&name);
+        }
+        let aside = segment::damaged_name(ordinal);
+        tracing::warn!(file = aside, "a damaged segment is set aside; it can be removed by hand");
+        disk.rename(&name, &aside)
     }
 
     /// Bytes of all segments; cheaper than [`Self::stat`].

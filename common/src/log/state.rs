@@ -71,6 +71,11 @@ impl State {
         (self.segments.len() > 1 && self.is_retired(*ordinal, segment)).then_some(*ordinal)
     }
 
+    /// Whether something of the segment is known to be damaged.
+    pub(super) fn is_damaged(&self, ordinal: u64) -> bool {
+        self.damaged.iter().any(|range| range.segment == ordinal)
+    }
+
     /// Entries that are not retired, damaged ones included.
     pub(super) fn pending_entries(&self) -> u64 {
         let count = |(ordinal, segment): (&u64, &Segment)| {

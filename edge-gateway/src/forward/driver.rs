@@ -11,7 +11,7 @@ use super::metrics::ForwardMetrics;
 use super::record::outbound;
 use super::window::Window;
 use super::{Connect, Delivery, KafkaConfig, OutboundRecord, Producer, SendError, Token};
-use crate::spool::{Position, SpoolHandle, SpoolReader, SpooledEntry};
+use crate::spool::{Position, SpoolError, SpoolHandle, SpoolReader, SpooledEntry};
 
 /// How long one wait for the spool or the bus may take: the reaction time to everything else.
 const WAIT: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub struct Driver<C> {
 enum Outcome {
     /// The gateway is shutting down and the drain is over.
     Drained,
-    /// The producer or the spool failed: go back to the first unacknowledged entry.
+    /// The producer failed: go back to the first unacknowledged entry.
     Failed(String),
 }
 
@@ -83,13 +83,7 @@ impl<C: Connect> Driver<C> {
         backoff: &mut Backoff,
         shutdown: &CancellationToken,
     ) -> Outcome {
-        let mut session = Session {
-            producer,
-            window: Window::default(),
-            deliveries: Vec::new(),
-            held: None,
-            heard_at: Instant::now(),
-        };
+        let mut session = Session::new(producer);
         let mut drain_until = None;
         loop {
             if shutdown.is_cancelled() {
@@ -126,6 +120,7 @@ impl<C: Connect> Driver<C> {
             session.offer(token, record)?;
         }
         let bounded = session.held.is_some()
+            || session.read_after.is_some_and(|at| Instant::now() < at)
             || session.window.len() >= self.config.in_flight_records_max
             || session.window.bytes() >= self.config.in_flight_bytes_max;
         if bounded || !may_read {
@@ -135,9 +130,13 @@ impl<C: Connect> Driver<C> {
         // An idle spool is waited for; while entries are in flight the bus has the word.
         let wait = if session.window.is_empty() { 10 * WAIT } else { Duration::ZERO };
         match self.reader.next(wait) {
-            Ok(Some(entry)) => self.forward(session, entry)?,
+            Ok(Some(entry)) => {
+                session.read_after = None;
+                session.read_backoff.reset();
+                self.forward(session, entry)?;
+            }
             Ok(None) => session.producer.poll(WAIT, &mut session.deliveries),
-            Err(error) => return Err(format!("read the spool: {error}")),
+            Err(error) => session.read_again_later(&error),
         }
         Ok(())
     }
@@ -167,6 +166,9 @@ struct Session<P> {
     held: Option<(Token, OutboundRecord)>,
     /// When the bus last acknowledged something, nothing was in flight, or people were told.
     heard_at: Instant,
+    /// The spool could not be read: when it is tried again.
+    read_backoff: Backoff,
+    read_after: Option<Instant>,
 }
 
 struct Settled {
@@ -175,6 +177,18 @@ struct Settled {
 }
 
 impl<P: Producer> Session<P> {
+    fn new(producer: P) -> Self {
+        Self {
+            producer,
+            window: Window::default(),
+            deliveries: Vec::new(),
+            held: None,
+            heard_at: Instant::now(),
+            read_backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            read_after: None,
+        }
+    }
+
     /// Says when records are in flight and the bus has been silent for long.
     fn tell_silence(&mut self) {
         if self.window.is_empty() {
@@ -199,6 +213,14 @@ impl<P: Producer> Session<P> {
             }
             Err(SendError::Broken(reason)) => Err(reason),
         }
+    }
+
+    /// Leaves the reader where it is: going back would try the same place for ever, while a place
+    /// that stays unreadable is passed over as damaged after a few tries.
+    fn read_again_later(&mut self, error: &SpoolError) {
+        let delay = self.read_backoff.next_delay();
+        tracing::warn!(%error, delay_ms = delay.as_millis(), "read the spool; trying again");
+        self.read_after = Some(Instant::now() + delay);
     }
 
     /// Applies the deliveries that came. One refusal ends the session: what follows it must not

@@ -140,3 +140,6 @@ pub trait Connect: Send + 'static {
     /// When the settings are refused. A bus that is away is no error: records wait.
     fn connect(&self) -> anyhow::Result<Self::Producer>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,13 +50,6 @@ impl<P: Copy> Window<P> {
         self.front.wrapping_add(self.slots.len() - 1)
     }
 
-    /// Takes back the entry pushed last, which was not sent after all.
-    pub fn pop_last(&mut self) {
-        if let Some(slot) = self.slots.pop_back() {
-            self.bytes -= slot.bytes;
-        }
-    }
-
     /// Notes an acknowledgement. One for a token that isn't in flight changes nothing.
     pub fn acknowledge(&mut self, token: Token) {
         let index = token.wrapping_sub(self.front);
@@ -123,16 +116,5 @@ mod tests {
         window.push('b', 1);
         window.acknowledge(token);
         assert_eq!(window.retire(), None);
-    }
-
-    #[test]
-    fn an_entry_that_was_not_sent_leaves_no_trace() {
-        let mut window = Window::default();
-        window.push('a', 5);
-        window.pop_last();
-        let token = window.push('b', 7);
-        assert_eq!((window.len(), window.bytes()), (1, 7));
-        window.acknowledge(token);
-        assert_eq!(window.retire(), Some('b'));
     }
 }
