@@ -11,5 +11,6 @@ pub mod failpoint;
 pub mod query;
 pub mod raw;
 pub mod role;
+pub mod rollup;
 pub mod source;
 pub mod store;
