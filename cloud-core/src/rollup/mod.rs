@@ -6,6 +6,8 @@
 //! ```
 //! - `sum.rs`, `sketch.rs`, `aggregate.rs`: the values of one series in one window; whatever
 //!   their order and however they are merged, the same bytes (pure).
+//! - `canonical.rs`: from copies of events to minute rows, as a rebuild does it; `counted.rs`:
+//!   which metrics count; `window.rs`: minutes, hours, days (all pure).
 //!
 //! **A minute row is a pure function of the set of distinct events** (spec P2): the stream, a
 //! rebuild, and any restart in between give the same bytes.
@@ -13,8 +15,12 @@
 use serde::Deserialize;
 
 pub mod aggregate;
+pub mod canonical;
+pub mod counted;
 pub mod sketch;
+pub mod stream;
 pub mod sum;
+pub mod window;
 
 /// The role's name, in the positions too.
 pub const ROLE: &str = "rollup";
