@@ -237,7 +237,10 @@ impl Part {
                 self.mark(at, (minute, minute), event.offset, reason);
             }
         }
-        if held != Held::Duplicate && !is_open && !stored {
+        // Read again, and for a minute that the store has open, it was not dealt with before: the
+        // minute has only closed since, for want of room.
+        let is_settled = stored && minute < self.devices[at as usize].stored_through;
+        if held != Held::Duplicate && !is_open && !is_settled {
             self.mark_late(at, event, limits.lateness);
         }
         if stored && held != Held::Counted {
@@ -311,7 +314,7 @@ impl Part {
         let newly = &device.minutes[closed..device.closed()];
         let changed = newly.iter().filter(|minute| minute.is_changed());
         self.closed_rows += changed.map(|minute| minute.rows(shapes)).sum::<usize>();
-        let offset = self.next - 1;
+        let offset = self.next.max(self.position) - 1;
         for minute in minutes {
             let reach = minute_of(minute + MINUTE - 1 + limits.lateness);
             self.mark(at, (minute, reach), offset, "overflow");

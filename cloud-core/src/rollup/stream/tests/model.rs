@@ -149,8 +149,13 @@ impl Store {
                 hours.take_while(|((other, minute, _), _)| *other == name && *minute < hour + HOUR);
             let counted = hours.map(|(_, (_, last_offset))| *last_offset).max();
             let needed = mark.event_offset.max(counted).unwrap_or(-1) + 1;
-            let upto = raw(mark.partition, needed);
-            let copies = copies_of(&log[mark.partition as usize][..upto], &name);
+            // A refused row does not say which partition it came from.
+            let is_of = |record: &Record| record.fleet == name.0 && record.device == name.1;
+            let Some(partition) = log.iter().position(|records| records.iter().any(is_of)) else {
+                panic!("{name:?} has a mark and no record");
+            };
+            let upto = raw(partition as i32, needed);
+            let copies = copies_of(&log[partition][..upto], &name);
             let fresh = minutes(copies, lateness);
             let before = std::mem::take(&mut self.rows);
             let mut last_offsets = BTreeMap::new();
