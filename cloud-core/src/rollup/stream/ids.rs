@@ -17,6 +17,9 @@ pub struct Remembered {
     pub body: u64,
     /// The schema version that it was held against.
     pub schema_version: u32,
+    /// Whether there are, or may have been, copies of it that differ in bytes or in their
+    /// minute: then which one counts can change with every further copy.
+    pub doubtful: bool,
     /// Its offset.
     pub offset: i64,
     /// The start of its minute, µs.
@@ -31,8 +34,12 @@ struct Entry {
     offset: i64,
     /// The minute's number.
     minute: i32,
-    schema_version: u32,
+    /// The schema version, and the highest bit for doubt.
+    schema: u32,
 }
+
+/// In [`Entry::schema`].
+const DOUBTFUL: u32 = 1 << 31;
 
 /// Remembered ids. Offsets ascend.
 #[derive(Default)]
@@ -58,7 +65,8 @@ impl Entry {
         Remembered {
             event_id: (self.id[1] as u128) << 64 | self.id[0] as u128,
             body: self.body,
-            schema_version: self.schema_version,
+            schema_version: self.schema & !DOUBTFUL,
+            doubtful: self.schema & DOUBTFUL != 0,
             offset: self.offset,
             minute: self.minute as i64 * super::MINUTE,
         }
@@ -108,7 +116,7 @@ impl Ids {
             // A minute's number fits for four thousand years around 1970; beyond, ids of far
             // minutes would only be forgotten early or late.
             minute: i32::try_from(new.minute / super::MINUTE).unwrap_or(i32::MAX),
-            schema_version: new.schema_version,
+            schema: new.schema_version & !DOUBTFUL | if new.doubtful { DOUBTFUL } else { 0 },
         };
         if self.entries.len() == self.entries.capacity() {
             // Doubling would cost too much: most devices stay near one size.
@@ -191,7 +199,14 @@ mod tests {
     fn id(number: u64) -> Remembered {
         // The same tag for all of a hundred.
         let event_id = u128::from(number) << 64 | u128::from(number ^ (number % 7));
-        Remembered { event_id, body: number, schema_version: 1, offset: number as i64, minute: 0 }
+        Remembered {
+            event_id,
+            body: number,
+            schema_version: 1,
+            doubtful: number % 3 == 0,
+            offset: number as i64,
+            minute: 0,
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@
 //! **Copies.** Ids are remembered until no copy can fall into an open minute and still be one
 //! with them: a horizon behind the last closed minute. What the stream can't decide – copies with
 //! other bytes, clocks that are ahead – it counts as it can, and marks the hours concerned.
-//! `canonical.rs` has the last word on them. One thing escapes it: after a silence of
-//! [`Times::forget`] the ids are forgotten, and a copy with *other bytes* and a time after the
-//! last event is taken for a new event until its hour is rebuilt for another reason.
+//! `canonical.rs` has the last word on them. One thing escapes it: when ids had to be forgotten
+//! early, after a silence of [`Times::forget`] or for want of room, a copy with *other bytes* may
+//! be taken for a new event until its hour is rebuilt for another reason.
 //!
 //! **Restarts.** Nothing here outlives the process but what a flush has written: rows, how far
 //! each device has closed, marks, positions, and with each position the *rewind point*: the

@@ -206,47 +206,73 @@ impl Part {
         let device = &mut self.devices[at as usize];
         let is_open = device.is_open(minute);
         let known = device.ids.find(event.event_id);
-        let mut held = match &known {
+        let held = match &known {
             Some(known) if known.body != event.body => Held::Conflict,
             Some(_) => Held::Duplicate,
             None if is_open => Held::Counted,
             None => Held::Late,
         };
         let retold = known.is_some_and(|known| known.schema_version != event.schema_version);
+        let doubted = known.is_some_and(|known| known.doubtful) || event.is_ahead() || retold;
         let is_needed = Device::needs(minute, limits.lateness, device.closed_through);
         if (held != Held::Duplicate || retold) && is_needed {
             device.ids.push(&Remembered {
                 event_id: event.event_id,
                 body: event.body,
                 schema_version: event.schema_version,
+                doubtful: held != Held::Counted || event.is_ahead(),
                 offset: event.offset,
                 minute,
             });
             self.events += 1;
         }
-        if let Some(known) = known
-            && (held == Held::Conflict || retold)
-        {
+        let is_touching = match held {
+            Held::Conflict | Held::Late => true,
+            Held::Duplicate => doubted,
+            _ => false,
+        };
+        if is_touching {
             // That its minute exists makes it close, however silent the device is.
             if is_open {
                 device.minute(minute);
             }
-            if !stored {
-                let reason = if held == Held::Conflict { "id_conflict" } else { "schema_change" };
-                self.mark(at, (known.minute, known.minute), event.offset, reason);
-                self.mark(at, (minute, minute), event.offset, reason);
+            // Read again, and for a minute that the store has open, it was not dealt with before
+            // if the minute has only closed since, for want of room.
+            let is_settled = stored && (is_open || minute < device.stored_through);
+            if !is_settled {
+                let reason = match held {
+                    Held::Conflict => "id_conflict",
+                    Held::Late => "late",
+                    _ if retold => "schema_change",
+                    _ => "copy",
+                };
+                self.touch(at, event, known.is_some(), limits.lateness, reason);
             }
         }
-        // Read again, and for a minute that the store has open, it was not dealt with before: the
-        // minute has only closed since, for want of room.
-        let is_settled = stored && minute < self.devices[at as usize].stored_through;
-        if held != Held::Duplicate && !is_open && !is_settled {
-            self.mark_late(at, event, limits.lateness);
+        if stored && held != Held::Counted { Held::Again } else { held }
+    }
+
+    /// Marks the hours of every copy that this one may suppress, or be suppressed by. Where none
+    /// is remembered there is none in an open minute.
+    fn touch(
+        &mut self,
+        at: DeviceAt,
+        event: &Event<'_>,
+        is_known: bool,
+        lateness: i64,
+        reason: &'static str,
+    ) {
+        let time = event.effective_time();
+        let last_closed = self.devices[at as usize].closed_through.saturating_sub(MINUTE);
+        let mut last = minute_of(time.saturating_add(lateness));
+        if !is_known {
+            last = last.min(last_closed);
         }
-        if stored && held != Held::Counted {
-            held = Held::Again;
+        if event.is_ahead() {
+            last = last.max(minute_of(time.saturating_add(AHEAD_REACH)).min(last_closed));
         }
-        held
+        let first = minute_of(time.saturating_sub(lateness));
+        self.mark(at, (first, last), event.offset, reason);
     }
 
     /// Which copy of an event with a clock ahead counts, and where, is for a rebuild to say: of
@@ -257,17 +283,6 @@ impl Part {
         if event.event_time <= event.received_at.saturating_add(AHEAD_REACH) {
             self.mark(at, (claimed, claimed), event.offset, "clock_ahead");
         }
-    }
-
-    /// An event for a closed minute: its hour, and those where copies of it may have been counted
-    /// that are forgotten by now.
-    fn mark_late(&mut self, at: DeviceAt, event: &Event<'_>, lateness: i64) {
-        let time = event.effective_time();
-        let reach = if event.is_ahead() { AHEAD_REACH.max(lateness) } else { lateness };
-        let last = minute_of(time.saturating_add(reach));
-        let last = last.min(self.devices[at as usize].closed_through - MINUTE);
-        let first = minute_of(time.saturating_sub(lateness));
-        self.mark(at, (first, last), event.offset, "late");
     }
 
     /// Marks the hours of these minutes, from the first to the last.

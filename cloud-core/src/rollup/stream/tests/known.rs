@@ -89,20 +89,23 @@ fn copies_count_once_and_other_bytes_are_a_conflict() {
     assert_eq!(stream.hold(&newer), Held::Duplicate, "of the newest copy");
     let flushed = flush(&mut stream, T + HOUR, 4);
     assert_eq!(flushed.rows[0].aggregate.count(), 1);
-    let expected = [(0, MINUTE, "id_conflict"), (1, HOUR + MINUTE, "id_conflict")];
+    // Wherever another copy may be that the two suppress.
+    let expected = [(0, HOUR, "id_conflict"), (1, HOUR + 11 * MINUTE, "id_conflict")];
     assert_eq!(marks(&flushed), expected);
 }
 
 #[test]
-fn a_late_event_marks_its_hour_and_does_not_come_back_after_its_copy() {
+fn a_late_event_marks_its_hour_and_so_does_its_copy() {
     let mut stream = stream();
     stream.hold(&record(1, T + 30 * MINUTE, T + 30 * MINUTE).event(0, 0));
     let late = record(2, T + 11 * MINUTE, T + 30 * MINUTE);
     assert_eq!(stream.hold(&late.event(0, 1)), Held::Late);
-    assert_eq!(stream.hold(&late.event(0, 2)), Held::Duplicate);
-    let flushed = flush(&mut stream, T + 30 * MINUTE, 3);
-    assert_eq!(marks(&flushed), [(0, 20 * MINUTE, "late")]);
+    let flushed = flush(&mut stream, T + 30 * MINUTE, 2);
+    assert_eq!(marks(&flushed), [(0, 20 * MINUTE, "late")], "closed: it can be rebuilt at once");
     assert_eq!(flushed.marks[0].event_offset, Some(1));
+    // What is in its minute is not known here: its copy may be another one than counted.
+    assert_eq!(stream.hold(&late.event(0, 2)), Held::Duplicate);
+    assert_eq!(marks(&flush(&mut stream, T + 30 * MINUTE, 3)), [(0, 22 * MINUTE, "copy")]);
 }
 
 #[test]

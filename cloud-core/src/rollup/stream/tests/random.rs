@@ -75,7 +75,9 @@ impl Case {
             events_max: [60, 100_000, 100_000][rng.random_range(0..3)],
             device_events_max: [15, 100_000, 100_000][rng.random_range(0..3)],
         };
-        let conflicts = rates.conflicts > 0;
+        // Which of the copies that differ counts is lost when there is no room for them.
+        let is_roomy = limits.events_max > 1_000 && limits.device_events_max > 1_000;
+        let conflicts = rates.conflicts > 0 && is_roomy;
         let mut case = Self { rng, limits, log: Vec::new(), raw: BTreeMap::new(), conflicts };
         case.log = case.make_log(&rates);
         case
@@ -98,12 +100,12 @@ impl Case {
     fn device(&mut self, fleet: &'static str, device: String, rates: &Rates) -> Vec<Record> {
         let mut records: Vec<Record> = Vec::new();
         let mut now = EPOCH + self.rng.random_range(0..20 * 60) * SECOND;
-        let interval = self.rng.random_range(5..120);
-        let events = self.rng.random_range(1..90);
+        let interval = self.rng.random_range(5..if self.conflicts { 60 } else { 120 });
+        let events = self.rng.random_range(1..150);
         for number in 0..events {
             now += self.rng.random_range(interval / 2..interval * 2) * SECOND;
             let rng = &mut self.rng;
-            if rng.random_ratio(rates.gaps, 100) {
+            if rng.random_ratio(rates.gaps, 100) && !self.conflicts {
                 now += rng.random_range(0..90) * MINUTE;
             }
             let mut event_time = now;
@@ -116,7 +118,8 @@ impl Case {
             if rng.random_ratio(rates.gateway_ahead, 100) {
                 received_at += rng.random_range(0..90) * MINUTE;
             }
-            let delay = *[1, 1, 1, 60, 1800].get(rng.random_range(0..5)).unwrap_or(&1);
+            let delay =
+                [1, 1, 1, 60, if self.conflicts { 60 } else { 1800 }][rng.random_range(0..5)];
             let mut append_time = now + rng.random_range(0..=delay) * SECOND;
             let event_id = u128::from(rng.random::<u64>());
             let mut body = u64::from(rng.random::<u32>());
@@ -129,11 +132,12 @@ impl Case {
             ));
             while self.rng.random_ratio(rates.copies, 100) {
                 let rng = &mut self.rng;
-                let later = rng.random_range(0..40 * 60) * SECOND;
-                received_at += later;
-                append_time += rng.random_range(0..40 * 60) * SECOND;
-                if rng.random_ratio(rates.conflicts, 20) {
-                    event_time += rng.random_range(-30..30) * MINUTE;
+                // Which copy was received first and which comes first are two things.
+                received_at += rng.random_range(-20 * 60..40 * 60) * SECOND;
+                append_time += rng.random_range(0..60 * 60) * SECOND;
+                if self.conflicts && rng.random_ratio(rates.conflicts, 20) {
+                    let most = [2, 30][rng.random_range(0..2)];
+                    event_time += rng.random_range(-most..most) * MINUTE;
                     body += 1;
                     value += 1.0;
                 }
@@ -189,14 +193,15 @@ impl Case {
         let (mut stream, mut read) = store.begin(self.limits, partitions);
         let mut now = EPOCH;
         let jump = if self.conflicts { SECOND } else { 20 * MINUTE };
-        let crashes = self.rng.random_range(0..4);
+        let crashes = [0, 1, 4, 12][self.rng.random_range(0..4)];
+        let batch = [4, 10, 40][self.rng.random_range(0..3)];
         loop {
             let left: Vec<i32> = (0..partitions as i32)
                 .filter(|p| (read[p] as usize) < self.log[*p as usize].len())
                 .collect();
             match self.rng.random_range(0..20) {
                 0 => now += self.rng.random_range(0..jump),
-                1 if self.rng.random_ratio(crashes, 12) => {
+                1 if self.rng.random_ratio(crashes, 24) => {
                     (stream, read) = store.begin(self.limits, partitions);
                 }
                 2 => self.rebuild(&mut store, false),
@@ -204,7 +209,7 @@ impl Case {
                 _ if left.is_empty() => break,
                 _ => {
                     let partition = left[self.rng.random_range(0..left.len())];
-                    for _ in 0..self.rng.random_range(1..10) {
+                    for _ in 0..self.rng.random_range(1..batch) {
                         let offset = read[&partition];
                         let Some(record) = self.log[partition as usize].get(offset as usize) else {
                             break;
