@@ -8,6 +8,7 @@
 //!   their order and however they are merged, the same bytes (pure).
 //! - `canonical.rs`: from copies of events to minute rows, as a rebuild does it; `counted.rs`:
 //!   which metrics count; `window.rs`: minutes, hours, days (all pure).
+//! - `stream/`: windows, duplicates, late events and restarts, without time or I/O of its own.
 //!
 //! **A minute row is a pure function of the set of distinct events** (spec P2): the stream, a
 //! rebuild, and any restart in between give the same bytes.
