@@ -10,6 +10,7 @@ use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
 use crate::raw::RawConfig;
+use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
 
@@ -25,6 +26,8 @@ pub struct CoreConfig {
     pub store: StoreConfig,
     /// The raw writer.
     pub raw: RawConfig,
+    /// The rollups.
+    pub rollup: RollupConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -48,6 +51,7 @@ impl CoreConfig {
         config.catalog.validate(&mut problems);
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
+        config.rollup.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

@@ -10,6 +10,8 @@ pub mod config;
 pub mod failpoint;
 pub mod query;
 pub mod raw;
+pub mod rebuild;
 pub mod role;
+pub mod rollup;
 pub mod source;
 pub mod store;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::aggregate::Aggregate;
-use super::aggregate::format::FormatError;
+use super::aggregate::format::DecodeError;
 
 /// A merged row.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl<K: Ord> Merging<K> {
     ///
     /// # Errors
     /// When the bytes are no aggregate.
-    pub fn add(&mut self, key: K, sketch: &[u8], last_offset: i64) -> Result<(), FormatError> {
+    pub fn add(&mut self, key: K, sketch: &[u8], last_offset: i64) -> Result<(), DecodeError> {
         let finer = Aggregate::decode(sketch)?;
         match self.0.get_mut(&key) {
             Some(merged) => {

@@ -6,3 +6,4 @@ pub mod files;
 pub mod object;
 pub mod postgres;
 pub mod publish;
+pub mod rollup;

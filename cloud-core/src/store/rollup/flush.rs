@@ -75,10 +75,6 @@ impl RollupStore {
     pub async fn flush_stream(&self, flush: &StreamFlush) -> Result<Flushed, PublishError> {
         let attempt = in_time(async {
             let mut client = self.client().await?;
-            let name = |row| {
-                let MinuteRow { fleet, device, metric, .. } = row;
-                Name { fleet, device, metric }
-            };
             let names: Vec<Name<'_>> = flush.rows.iter().map(name).collect();
             let series = self.series.resolve(&client, &names).await?;
             let minutes = flush.rows.iter().map(|row| row.minute);
@@ -132,6 +128,10 @@ impl RollupStore {
         let (changed, refused) = (done.changed.len(), done.refused.len());
         Ok(Flushed { repeated: false, changed, refused })
     }
+}
+
+fn name(row: &MinuteRow) -> Name<'_> {
+    Name { fleet: &row.fleet, device: &row.device, metric: &row.metric }
 }
 
 /// Devices that come for the first time get a row, so that rebuild knows that the stream has

@@ -7,7 +7,7 @@
 //! | `rows.rs` | rows, written only where they change |
 //! | `marks.rs` | what is to be computed again |
 //! | `merge.rs` | finer rows become coarser ones |
-//! | `rebuild.rs` | leases on rebuild marks, and what a rebuild writes |
+//! | `rebuild.rs`, `apply.rs` | leases on rebuild marks, and what a rebuild writes |
 //! | `request.rs` | ranges that somebody asked to be rebuilt |
 //! | `series.rs`, `partitions.rs` | numbers of series; native partitions |
 //!
@@ -23,12 +23,11 @@ use deadpool_postgres::{Object, Pool};
 use super::in_time;
 use super::positions::Positions;
 use super::postgres::{self, StoreError};
-use super::publish::Covered;
 use crate::failpoint::Failpoints;
-use crate::rollup::aggregate::Aggregate;
-use crate::rollup::config::RollupConfig;
+use crate::rollup::RollupConfig;
 use crate::rollup::window::{DAY, HOUR, MINUTE};
 
+pub mod apply;
 mod flush;
 mod marks;
 pub mod merge;
@@ -37,9 +36,11 @@ pub mod rebuild;
 pub mod request;
 mod rows;
 mod series;
+mod types;
 mod value;
 
 pub use flush::Flushed;
+pub use types::{DeviceClose, Mark, MinuteRow, StreamFlush};
 
 mod embedded {
     refinery::embed_migrations!("migrations/rollup");
@@ -47,78 +48,6 @@ mod embedded {
 
 /// Any number, the same in every process: who holds this lock migrates.
 const MIGRATION_LOCK: i64 = 0x7065_6e73_726f_6c6c;
-
-/// A minute of one series, as the stream knows it.
-#[derive(Clone, Debug)]
-pub struct MinuteRow {
-    /// The fleet.
-    pub fleet: Arc<str>,
-    /// The device.
-    pub device: Arc<str>,
-    /// The metric.
-    pub metric: Arc<str>,
-    /// The minute's begin, µs.
-    pub minute: i64,
-    /// Its values.
-    pub aggregate: Aggregate,
-    /// The greatest offset that it has counted.
-    pub last_offset: i64,
-}
-
-/// How far a device's minutes are closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceClose {
-    /// The fleet.
-    pub fleet: Arc<str>,
-    /// The device.
-    pub device: Arc<str>,
-    /// The partition that it is read from.
-    pub partition: i32,
-    /// The end of its last closed minute, µs.
-    pub closed_through: i64,
-}
-
-/// An hour of a device to be computed again from the raw events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// The fleet.
-    pub fleet: Arc<str>,
-    /// The device.
-    pub device: Arc<str>,
-    /// The hour's begin, µs.
-    pub hour: i64,
-    /// The partition of the offsets; negative if there is none.
-    pub partition: i32,
-    /// Raw must have passed this offset of `raw-events`.
-    pub event_offset: Option<i64>,
-    /// Raw must have passed this offset of `replay-events`.
-    pub replay_offset: Option<i64>,
-    /// Worked on once the device is closed through here, µs; the least number: at once.
-    pub ready_through: i64,
-    /// Removed once it was worked on with the device closed through here, µs.
-    pub done_through: i64,
-    /// Why, as a stable code.
-    pub reason: &'static str,
-}
-
-/// What the stream writes at once.
-#[derive(Clone, Debug)]
-pub struct StreamFlush {
-    /// The consumer's role.
-    pub role: String,
-    /// The topic's full name.
-    pub topic: String,
-    /// The offsets that this covers, partitions in order, each once.
-    pub covered: Vec<Covered>,
-    /// By partition, where reading must begin after a restart.
-    pub rewinds: Vec<(i32, i64)>,
-    /// Minutes, each (fleet, device, metric, minute) at most once.
-    pub rows: Vec<MinuteRow>,
-    /// Devices whose minutes have closed.
-    pub closes: Vec<DeviceClose>,
-    /// Hours to be rebuilt.
-    pub marks: Vec<Mark>,
-}
 
 /// A table of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

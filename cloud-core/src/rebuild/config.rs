@@ -1,68 +1,8 @@
-//! Settings of the rollups and of their rebuilding.
+//! Settings of the rebuild.
 
 use serde::Deserialize;
 
-/// Where rollups are and how they are merged.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RollupConfig {
-    /// `postgres://user:password@host:port/database`; empty: the catalog's database.
-    pub dsn: String,
-    /// Connections at most.
-    pub connections_max: usize,
-    /// How long an hour that is not over waits for more before it is merged again.
-    pub merge_delay_ms: u64,
-    /// The same for a day.
-    pub day_delay_ms: u64,
-    /// How long a fleet's minute waits for more devices before it is merged.
-    pub fleet_delay_ms: u64,
-}
-
-// By hand: the password stays out of logs.
-impl std::fmt::Debug for RollupConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RollupConfig")
-            .field("connections_max", &self.connections_max)
-            .field("merge_delay_ms", &self.merge_delay_ms)
-            .field("day_delay_ms", &self.day_delay_ms)
-            .field("fleet_delay_ms", &self.fleet_delay_ms)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for RollupConfig {
-    fn default() -> Self {
-        Self {
-            dsn: String::new(),
-            connections_max: 16,
-            merge_delay_ms: 60_000,
-            day_delay_ms: 300_000,
-            fleet_delay_ms: 20_000,
-        }
-    }
-}
-
-impl RollupConfig {
-    /// Adds what is wrong to `problems`.
-    pub fn validate(&self, problems: &mut Vec<String>) {
-        if !self.dsn.is_empty() {
-            crate::store::postgres::validate_dsn("rollup.dsn", &self.dsn, problems);
-        }
-        if !(2..=1_000).contains(&self.connections_max) {
-            problems.push("rollup.connections_max: 2 to 1000".into());
-        }
-        let delays = [
-            ("merge_delay_ms", self.merge_delay_ms),
-            ("day_delay_ms", self.day_delay_ms),
-            ("fleet_delay_ms", self.fleet_delay_ms),
-        ];
-        for (name, delay) in delays {
-            if delay > 3_600_000 {
-                problems.push(format!("rollup.{name}: at most an hour (3600000)"));
-            }
-        }
-    }
-}
+use crate::rollup::window::DAY;
 
 /// How rollups are recomputed from raw events.
 #[derive(Clone, Debug, Deserialize)]
@@ -127,6 +67,6 @@ impl RebuildConfig {
     /// Hours before this are left as they are; µs.
     pub fn oldest_hour(&self, now: i64) -> i64 {
         let days = i64::from(self.raw_retention_days) - 2;
-        now.saturating_sub(days * super::window::DAY)
+        now.saturating_sub(days * DAY)
     }
 }
