@@ -1,20 +1,25 @@
 -- Reads the raw events of a bucket (or a directory) with DuckDB:
 --
 --   .read raw.sql
---   SELECT device_id, count(*) FROM penstock_raw('s3://bucket/prefix')
---   WHERE date = '2026-11-24' AND hour = 7 GROUP BY ALL;
+--   SELECT device_id, count(*)
+--   FROM penstock_raw('s3://bucket/prefix', first_hour := '2026-11-24 07', last_hour := '2026-11-24 08')
+--   GROUP BY ALL;
 --
--- date and hour are those of the append to Kafka, in UTC; give them wherever you can: only those
--- files are opened then. An event stands under its first append, and late ones stand where they
--- arrived: for a range of event times ask for some hours more and filter by effective_time.
+-- The hours are those of the append to Kafka, in UTC. Give them wherever you can: only their files
+-- are opened then. Late events stand where they arrived: for a range of event times ask for some
+-- hours more and filter by effective_time.
 --
--- The view needs no catalog: it reads staged and compacted files alike, and of several copies of an
--- event (a retry, a file being replaced) it keeps the canonical one. Copies of one event that arrived
--- in different hours are told apart only when both hours are asked for.
-CREATE OR REPLACE MACRO penstock_raw(bucket) AS TABLE
+-- It needs no catalog: it reads staged and compacted files alike, and of several copies of an event
+-- (a retry, a file that is being replaced) within the hours asked for it keeps the canonical one.
+CREATE OR REPLACE MACRO penstock_raw(bucket, first_hour := '0000', last_hour := '9999') AS TABLE
     SELECT *
-    FROM read_parquet(bucket || '/*/date=*/hour=*/*.parquet', hive_partitioning = true)
+    FROM read_parquet(
+        bucket || '/*/date=*/hour=*/*.parquet',
+        hive_partitioning = true,
+        hive_types = {'date': VARCHAR, 'hour': VARCHAR}
+    )
+    WHERE date || ' ' || hour BETWEEN first_hour AND last_hour
     QUALIFY row_number() OVER (
-        PARTITION BY date, hour, fleet, device_id, event_id
+        PARTITION BY fleet, device_id, event_id
         ORDER BY received_at, gateway, epoch, seq
     ) = 1;
