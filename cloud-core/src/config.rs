@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
+use crate::compact::CompactConfig;
 use crate::raw::RawConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
@@ -28,6 +29,8 @@ pub struct CoreConfig {
     pub raw: RawConfig,
     /// The rollups.
     pub rollup: RollupConfig,
+    /// Compaction.
+    pub compact: CompactConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -52,6 +55,7 @@ impl CoreConfig {
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
         config.rollup.validate(&mut problems);
+        config.compact.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {
