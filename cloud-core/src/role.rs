@@ -33,12 +33,16 @@ use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
 use crate::raw::{self, metrics::RawMetrics};
+use crate::rollup::metrics::RollupMetrics;
 use crate::source::metrics::SourceMetrics;
 use crate::source::poison::PoisonMemory;
 use crate::source::runner::Runner;
 use crate::store::catalog::Catalog;
 use crate::store::object::Objects;
 use crate::store::postgres;
+use crate::store::rollup::RollupStore;
+
+mod rollup;
 
 /// A part of the core that runs, fails and scales alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +51,21 @@ pub enum Role {
     Raw,
     /// Compaction of raw files.
     Compact,
+    /// The rollups, as events stream by.
+    Rollup,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Compact, Self::Api];
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Compact, Self::Rollup, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Compact => "compact",
+            Self::Rollup => "rollup",
             Self::Api => "api",
         }
     }
@@ -102,6 +109,8 @@ struct Shared {
     raw_metrics: RawMetrics,
     source_metrics: SourceMetrics,
     compact_metrics: CompactMetrics,
+    rollups: RollupStore,
+    rollup_metrics: RollupMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -131,6 +140,8 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         raw_metrics: RawMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         compact_metrics: CompactMetrics::new(&registry)?,
+        rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
+        rollup_metrics: RollupMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
@@ -218,6 +229,7 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
