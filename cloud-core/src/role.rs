@@ -33,6 +33,7 @@ use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
 use crate::raw::{self, metrics::RawMetrics};
+use crate::rollup::merge_worker::MergeMetrics;
 use crate::rollup::metrics::RollupMetrics;
 use crate::source::metrics::SourceMetrics;
 use crate::source::poison::PoisonMemory;
@@ -111,6 +112,7 @@ struct Shared {
     compact_metrics: CompactMetrics,
     rollups: RollupStore,
     rollup_metrics: RollupMetrics,
+    merge_metrics: MergeMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -142,6 +144,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         compact_metrics: CompactMetrics::new(&registry)?,
         rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
         rollup_metrics: RollupMetrics::new(&registry)?,
+        merge_metrics: MergeMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),

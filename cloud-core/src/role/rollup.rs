@@ -7,6 +7,7 @@ use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
 use penstock_common::schema::SchemaSet;
 use penstock_common::topic::Topic;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Role, Shared};
@@ -14,7 +15,7 @@ use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
 use crate::rollup::counted::CountedMetrics;
 use crate::rollup::replays::ReplaySink;
 use crate::rollup::stage::{RollupParts, RollupSink};
-use crate::rollup::{self};
+use crate::rollup::{self, merge_worker};
 use crate::source::runner::{Runner, Sink};
 use crate::store::rollup::RollupStore;
 
@@ -40,6 +41,10 @@ pub(super) async fn run(shared: Shared, stop: CancellationToken) -> anyhow::Resu
     let events = runner(&shared, Topic::RawEvents, "", RollupSink::new(parts), &stop)?;
     let replays = runner(&shared, Topic::ReplayEvents, "-replay", replays, &stop)?;
     shared.readiness.ready(Role::Rollup.name());
+    // Dropped with this future: a merge may end anywhere.
+    let mut merging = JoinSet::new();
+    let (store, metrics) = (shared.rollups.clone(), shared.merge_metrics.clone());
+    merging.spawn(merge_worker::run(store, metrics, stop.clone()));
     tokio::try_join!(events.run(), replays.run())?;
     Ok(())
 }

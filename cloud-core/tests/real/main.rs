@@ -10,5 +10,7 @@ mod pages;
 mod process;
 mod query;
 mod raw;
+mod rollup;
+mod rollup_store;
 mod support;
 mod topics;
