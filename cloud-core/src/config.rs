@@ -10,6 +10,7 @@ use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
 use crate::compact::CompactConfig;
+use crate::deadletter::DeadLetterConfig;
 use crate::raw::RawConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
@@ -28,6 +29,8 @@ pub struct CoreConfig {
     pub raw: RawConfig,
     /// Compaction.
     pub compact: CompactConfig,
+    /// The dead-letter store.
+    pub deadletter: DeadLetterConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -52,6 +55,7 @@ impl CoreConfig {
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
         config.compact.validate(&mut problems);
+        config.deadletter.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

@@ -173,7 +173,7 @@ impl Pass<'_> {
         let payload = self.body.slice(base + at..base + parsed.end);
         match self.validation.event(&parsed, self.request.received_at) {
             Ok(admitted) => {
-                accept(self.admitter, &mut self.admission, self.request, admitted, payload)
+                accept(self.admitter, &mut self.admission, self.request, admitted, payload);
             }
             Err(Rejected { device_id, schema_version, rejection }) => {
                 let index = self.admission.outcomes.len();
