@@ -10,6 +10,7 @@ use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
 use crate::compact::CompactConfig;
+use crate::deadletter::DeadLetterConfig;
 use crate::raw::RawConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
@@ -31,6 +32,8 @@ pub struct CoreConfig {
     pub rollup: RollupConfig,
     /// Compaction.
     pub compact: CompactConfig,
+    /// The dead-letter store.
+    pub deadletter: DeadLetterConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -56,6 +59,7 @@ impl CoreConfig {
         config.raw.validate(&mut problems);
         config.rollup.validate(&mut problems);
         config.compact.validate(&mut problems);
+        config.deadletter.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

@@ -8,6 +8,7 @@ pub mod bus;
 pub mod cli;
 pub mod compact;
 pub mod config;
+pub mod deadletter;
 pub mod failpoint;
 pub mod query;
 pub mod raw;

@@ -27,6 +27,7 @@ use crate::compact::metrics::CompactMetrics;
 use crate::compact::stage::Graveyard;
 use crate::compact::{self};
 use crate::config::CoreConfig;
+use crate::deadletter::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
 use crate::query::Queries;
 use crate::raw::sink::{Intake, RawSink};
@@ -43,6 +44,7 @@ use crate::store::object::Objects;
 use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 
+mod dead_letter;
 mod rollup;
 
 /// A part of the core that runs, fails and scales alone.
@@ -54,19 +56,23 @@ pub enum Role {
     Compact,
     /// The rollups, as events stream by.
     Rollup,
+    /// The dead-letter store.
+    DeadLetter,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Compact, Self::Rollup, Self::Api];
+    pub const ALL: [Self; 5] =
+        [Self::Raw, Self::Compact, Self::Rollup, Self::DeadLetter, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Compact => "compact",
             Self::Rollup => "rollup",
+            Self::DeadLetter => "deadletter",
             Self::Api => "api",
         }
     }
@@ -108,6 +114,7 @@ struct Shared {
     catalog: Catalog,
     objects: Objects,
     raw_metrics: RawMetrics,
+    dead_letter_metrics: DeadLetterMetrics,
     source_metrics: SourceMetrics,
     compact_metrics: CompactMetrics,
     rollups: RollupStore,
@@ -140,6 +147,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
+        dead_letter_metrics: DeadLetterMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         compact_metrics: CompactMetrics::new(&registry)?,
         rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
@@ -234,6 +242,7 @@ async fn supervise(
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
                 (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
+                (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -327,11 +336,12 @@ async fn run_api(
     listener: &std::net::TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let replayer = dead_letter::replayer(&shared)?;
     let Shared { config, catalog, objects, readiness, .. } = shared;
     let listener = TcpListener::from_std(listener.try_clone()?)?;
     let queries = Queries::new(catalog.clone(), objects);
     readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api).router();
+    let router = Api::new(queries, catalog, &config.api).with_replays(replayer).router();
     Ok(api::serve(listener, router, stop).await?)
 }
 

@@ -7,6 +7,7 @@ use self::postgres::StoreError;
 
 pub mod catalog;
 pub mod compact;
+pub mod dead_letters;
 pub mod files;
 pub mod object;
 pub mod positions;

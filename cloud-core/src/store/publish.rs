@@ -161,7 +161,7 @@ async fn prepare(
     Ok(true)
 }
 
-fn moved_without_us(covered: &[Covered]) -> PublishError {
+pub(super) fn moved_without_us(covered: &[Covered]) -> PublishError {
     let first = covered.first().copied();
     let c = first.unwrap_or(Covered { partition: -1, from: 0, to: 0, generation: 0 });
     let found = format!("offset {} of generation {}", c.to, c.generation);
@@ -193,7 +193,7 @@ pub(super) async fn next_seq(transaction: &Transaction<'_>) -> Result<i64, Store
     Ok(transaction.query_one(sql, &[]).await?.get(0))
 }
 
-async fn note_ranges(
+pub(super) async fn note_ranges(
     transaction: &Transaction<'_>,
     topic: &str,
     file_id: Uuid,

@@ -5,6 +5,8 @@ mod bus;
 mod catalog;
 mod compact;
 mod crash;
+mod dead_letters;
+mod dead_letters_api;
 mod outage;
 mod pages;
 mod process;
