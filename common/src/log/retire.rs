@@ -97,9 +97,8 @@ impl Log {
         let _removing = self.shared.removing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut state = self.shared.state();
-            let Some((ordinal, removed)) = state
-                .removable()
-                .and_then(|ordinal| Some((ordinal, state.release(ordinal)?)))
+            let Some((ordinal, removed)) =
+                state.removable().and_then(|ordinal| Some((ordinal, state.release(ordinal)?)))
             else {
                 return Ok(());
             };
