@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
 use penstock_common::topic::Topic;
 use prometheus::{IntCounterVec, Opts, Registry};
@@ -25,10 +24,13 @@ use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
 use crate::config::CoreConfig;
 use crate::failpoint::Failpoints;
 use crate::query::Queries;
-use crate::raw::metrics::RawMetrics;
-use crate::raw::stage::Stage;
+use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
+use crate::raw::{self, metrics::RawMetrics};
+use crate::source::metrics::SourceMetrics;
+use crate::source::poison::PoisonMemory;
+use crate::source::runner::Runner;
 use crate::store::catalog::Catalog;
 use crate::store::object::Objects;
 use crate::store::postgres;
@@ -85,6 +87,8 @@ struct Shared {
     catalog: Catalog,
     objects: Objects,
     raw_metrics: RawMetrics,
+    source_metrics: SourceMetrics,
+    poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
 }
@@ -111,6 +115,8 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
+        source_metrics: SourceMetrics::new(&registry)?,
+        poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
         config: Arc::new(config),
@@ -222,26 +228,48 @@ async fn supervise(
 }
 
 async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
-    let Shared { config, catalog, objects, raw_metrics: metrics, readiness, .. } = shared;
-    let prefix = &config.kafka.topic_prefix;
-    let topic = Topic::RawEvents.name(prefix);
-    let group = format!("{prefix}{}", config.raw.group);
-    let consumer = KafkaConsumer::open(&config.kafka, &group, &topic)?;
-    let writer = Writer {
-        catalog: catalog.clone(),
-        objects: objects.clone(),
-        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
-        topic,
-        dead_letter_topic: Topic::DeadLetter.name(prefix),
-        clock: Arc::new(SystemClock),
-        failpoints: Failpoints::default(),
-        metrics: metrics.clone(),
+    let prefix = &shared.config.kafka.topic_prefix;
+    let producer = Arc::new(KafkaProducer::open(&shared.config.kafka)?);
+    let runner = |topic: Topic, intake: Intake| -> anyhow::Result<Runner<RawSink>> {
+        let Shared { config, catalog, objects, raw_metrics, source_metrics, .. } = &shared;
+        let topic_name = topic.name(prefix);
+        // Groups on two topics rebalance apart.
+        let suffix = if topic == Topic::RawEvents { "" } else { "-replay" };
+        let group = format!("{prefix}{}{suffix}", config.raw.group);
+        let writer = Writer {
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            producer: producer.clone(),
+            topic: topic_name.clone(),
+            dead_letter_topic: Topic::DeadLetter.name(prefix),
+            failpoints: Failpoints::default(),
+            metrics: raw_metrics.clone(),
+        };
+        Ok(Runner {
+            role: raw::ROLE,
+            consumer: Box::new(KafkaConsumer::open(&config.kafka, &group, &topic_name)?),
+            sink: RawSink::new(writer, config.raw.clone(), intake),
+            positions: catalog.positions(),
+            config: config.raw.runner(),
+            counters: source_metrics.of(raw::ROLE, topic.base_name()),
+            poison: shared.poison.clone(),
+            stop: stop.clone(),
+        })
     };
-    readiness.ready(Role::Raw.name());
+    let events = runner(Topic::RawEvents, Intake::Every)?;
+    let replays = runner(Topic::ReplayEvents, Intake::DeadLetterOrigin)?;
+    shared.readiness.ready(Role::Raw.name());
     // Dropped with this future: a sweep may end anywhere.
     let mut sweeping = JoinSet::new();
-    sweeping.spawn(sweep::run(catalog, objects, config.raw.clone(), metrics));
-    Stage::new(Box::new(consumer), writer, config.raw.clone(), stop).run().await
+    let Shared { config, catalog, objects, raw_metrics, .. } = &shared;
+    sweeping.spawn(sweep::run(
+        catalog.clone(),
+        objects.clone(),
+        config.raw.clone(),
+        raw_metrics.clone(),
+    ));
+    tokio::try_join!(events.run(), replays.run())?;
+    Ok(())
 }
 
 async fn run_api(

@@ -17,6 +17,7 @@
 //! | `stage`, `reason`, `detail` | dead letters | who gave up, a stable code, JSON |
 //! | `first_seen` | dead letters | microseconds since the Unix epoch, decimal |
 //! | `attempts` | dead letters | decimal |
+//! | `origin` | replayed events | `dead-letter` when it was one; absent otherwise |
 //! | `source` | dead letters | `topic/partition/offset`; absent when it came from no topic |
 //!
 //! Unknown headers are passed over, so that a later format can add some.
@@ -29,6 +30,11 @@ use std::sync::Arc;
 use crate::event::{DeadLetterMeta, EventMeta, Flags, Provenance, SourceOffset, UnixMicros};
 
 const FORMAT: &str = "1";
+
+/// Says on `replay-events` where an event comes from.
+pub const ORIGIN_HEADER: &str = "origin";
+/// The event was a dead letter: the raw store may not have it.
+pub const ORIGIN_DEAD_LETTER: &str = "dead-letter";
 
 /// Headers ready for a producer: name and value.
 pub type Headers = Vec<(&'static str, String)>;

@@ -64,7 +64,7 @@ pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
         schema_version: meta.as_ref().map(|meta| meta.schema_version),
         fleet: meta.as_ref().map_or_else(|| text(record, "fleet").into(), |m| m.fleet.clone()),
         first_seen: meta.as_ref().map_or(record.append_time, |meta| meta.received_at),
-        attempts: 1,
+        attempts: poison.attempts(),
         source: Some(source),
         traceparent: meta.as_ref().and_then(|meta| meta.traceparent.clone()),
         provenance: provenance(record, meta),
@@ -102,7 +102,7 @@ mod tests {
     use penstock_common::event::UnixMicros;
 
     fn poison(record: &Record) -> DeadLetterMeta {
-        let poison = Batch::default().push(record).unwrap_err();
+        let poison = Batch::default().push(record, 88).unwrap_err();
         let dead = dead_letter("t", record, &poison);
         assert_eq!((&*dead.payload, dead.key.as_deref()), (record.payload(), record.key()));
         decode_dead_letter(dead.headers.iter().map(|(name, value)| (*name, value.as_bytes())))

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio_postgres::NoTls;
 
 mod embedded {
-    refinery::embed_migrations!("migrations");
+    refinery::embed_migrations!("migrations/catalog");
 }
 
 /// Any number, the same in every process: who holds this lock migrates.

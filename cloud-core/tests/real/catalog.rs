@@ -3,7 +3,9 @@
 use cloud_core::bus::Watermarks;
 use cloud_core::failpoint::Failpoints;
 use cloud_core::source::next_offset;
-use cloud_core::store::catalog::{Catalog, Claim};
+use cloud_core::store::catalog::Catalog;
+use cloud_core::store::files::Kind;
+use cloud_core::store::positions::Claim;
 use cloud_core::store::postgres::{CatalogConfig, migrate, pool};
 use cloud_core::store::publish::{Covered, FileFacts, Publication, PublishError};
 use futures::future::join_all;
@@ -27,12 +29,12 @@ impl Scene {
 
     async fn claim(&self, low: i64, high: i64) -> Claim {
         let bounds = [Watermarks { partition: 0, low, high }];
-        self.catalog.claim("raw", "t", &bounds, next_offset).await.unwrap()[0]
+        self.catalog.positions().claim("raw", "t", &bounds, next_offset).await.unwrap()[0]
     }
 
     async fn announced(&self) -> Uuid {
         let file_id = Uuid::new_v4();
-        self.catalog.announce(file_id, &format!("staging/{file_id}")).await.unwrap();
+        self.catalog.announce(Kind::Raw, file_id, &format!("staging/{file_id}")).await.unwrap();
         file_id
     }
 
@@ -55,11 +57,13 @@ fn publication(file_id: Option<Uuid>, from: i64, to: i64, generation: i64) -> Pu
         min_effective: 5,
         max_effective: 9,
         clock_ahead_count: 0,
+        append_hour: 490_000,
+        fleets: vec![("press".into(), to - from)],
     };
     Publication {
         role: "raw".into(),
         topic: "t".into(),
-        file: file_id.map(facts),
+        files: file_id.map(facts).into_iter().collect(),
         covered: vec![Covered { partition: 0, from, to, generation }],
     }
 }
@@ -85,7 +89,7 @@ async fn a_publication_counts_once_however_often_it_is_tried() {
     let after = scene.state().await;
     scene.catalog.publish(&publication).await.unwrap();
     assert_eq!(scene.state().await, after);
-    assert_eq!(scene.catalog.positions("raw").await.unwrap()[0].next_offset, 10);
+    assert_eq!(scene.catalog.positions().of_role("raw").await.unwrap()[0].next_offset, 10);
     assert_eq!(scene.catalog.totals().await.unwrap().as_of, 1);
 }
 
@@ -95,7 +99,7 @@ async fn offsets_without_rows_move_the_position_once() {
     scene.claim(0, 50).await;
     for _ in 0..2 {
         scene.catalog.publish(&publication(None, 0, 4, 1)).await.unwrap();
-        assert_eq!(scene.catalog.positions("raw").await.unwrap()[0].next_offset, 4);
+        assert_eq!(scene.catalog.positions().of_role("raw").await.unwrap()[0].next_offset, 4);
     }
     assert_eq!(scene.catalog.head().await.unwrap(), 0);
     let stale = scene.catalog.publish(&publication(None, 0, 3, 1)).await.unwrap_err();
@@ -163,7 +167,7 @@ async fn publications_are_numbered_without_gaps() {
     let scene = Scene::new().await;
     let bounds: Vec<Watermarks> =
         (0..6).map(|partition| Watermarks { partition, low: 0, high: 9 }).collect();
-    scene.catalog.claim("raw", "t", &bounds, next_offset).await.unwrap();
+    scene.catalog.positions().claim("raw", "t", &bounds, next_offset).await.unwrap();
     let publish = async |partition| {
         for n in 0..10 {
             let mut one = publication(Some(scene.announced().await), n, n + 1, 1);
