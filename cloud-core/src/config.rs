@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
+use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
@@ -25,6 +26,8 @@ pub struct CoreConfig {
     pub store: StoreConfig,
     /// The raw writer.
     pub raw: RawConfig,
+    /// The loss ledger.
+    pub ledger: LedgerConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -48,6 +51,7 @@ impl CoreConfig {
         config.catalog.validate(&mut problems);
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
+        config.ledger.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

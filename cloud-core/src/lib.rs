@@ -8,6 +8,7 @@ pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod failpoint;
+pub mod ledger;
 pub mod query;
 pub mod raw;
 pub mod role;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
 use penstock_common::topic::Topic;
 use prometheus::{IntCounterVec, Opts, Registry};
@@ -20,9 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Readiness};
 use crate::api::{self, Api};
-use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
+use crate::bus::kafka::{KafkaAdmin, KafkaConsumer, KafkaProducer};
 use crate::config::CoreConfig;
 use crate::failpoint::Failpoints;
+use crate::ledger;
+use crate::ledger::check::{Checker, Reader};
+use crate::ledger::metrics::LedgerMetrics;
+use crate::ledger::sink::StatusSink;
 use crate::query::Queries;
 use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
@@ -32,6 +37,7 @@ use crate::source::metrics::SourceMetrics;
 use crate::source::poison::PoisonMemory;
 use crate::source::runner::Runner;
 use crate::store::catalog::Catalog;
+use crate::store::ledger::LedgerStore;
 use crate::store::object::Objects;
 use crate::store::postgres;
 
@@ -40,17 +46,20 @@ use crate::store::postgres;
 pub enum Role {
     /// The raw writer.
     Raw,
+    /// The loss ledger.
+    Ledger,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 2] = [Self::Raw, Self::Api];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Ledger, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Ledger => ledger::ROLE,
             Self::Api => "api",
         }
     }
@@ -70,8 +79,8 @@ impl FromStr for Roles {
         let mut roles = Vec::new();
         for name in text.split(',').map(str::trim) {
             let known = Role::ALL.into_iter().find(|role| role.name() == name);
-            let role =
-                known.ok_or_else(|| format!("unknown role {name:?}: want all, raw or api"))?;
+            let role = known
+                .ok_or_else(|| format!("unknown role {name:?}: want all, raw, ledger or api"))?;
             if !roles.contains(&role) {
                 roles.push(role);
             }
@@ -87,6 +96,7 @@ struct Shared {
     catalog: Catalog,
     objects: Objects,
     raw_metrics: RawMetrics,
+    ledger_metrics: LedgerMetrics,
     source_metrics: SourceMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
@@ -115,6 +125,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
+        ledger_metrics: LedgerMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
@@ -203,6 +214,7 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Ledger, _) => run_ledger(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -272,6 +284,43 @@ async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
+async fn run_ledger(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, ledger_metrics, source_metrics, poison, readiness, .. } = shared;
+    let prefix = &config.kafka.topic_prefix;
+    let topic = Topic::GatewayStatus.name(prefix);
+    let group = format!("{prefix}{}", config.ledger.group);
+    let store = LedgerStore::new(catalog.pool().clone());
+    let (settings, metrics) = (config.ledger.clone(), ledger_metrics);
+    let reader = |role: &str, topic: Topic| Reader { role: role.into(), topic: topic.name(prefix) };
+    let checker = Checker {
+        store: store.clone(),
+        positions: catalog.positions(),
+        ends: Arc::new(KafkaAdmin::open(&config.kafka)?),
+        readers: vec![
+            reader(raw::ROLE, Topic::RawEvents),
+            reader(ledger::DEAD_LETTER_ROLE, Topic::DeadLetter),
+        ],
+        config: settings.clone(),
+        clock: Arc::new(SystemClock),
+        metrics: metrics.clone(),
+    };
+    let runner = Runner {
+        role: ledger::ROLE,
+        consumer: Box::new(KafkaConsumer::open(&config.kafka, &group, &topic)?),
+        sink: StatusSink::new(store, topic, settings, metrics),
+        positions: catalog.positions(),
+        config: config.ledger.runner(),
+        counters: source_metrics.of(ledger::ROLE, Topic::GatewayStatus.base_name()),
+        poison,
+        stop: stop.clone(),
+    };
+    readiness.ready(Role::Ledger.name());
+    // Dropped with this future: a check may end anywhere.
+    let mut checking = JoinSet::new();
+    checking.spawn(checker.run(stop));
+    runner.run().await
+}
+
 async fn run_api(
     shared: Shared,
     listener: &std::net::TcpListener,
@@ -281,7 +330,9 @@ async fn run_api(
     let listener = TcpListener::from_std(listener.try_clone()?)?;
     let queries = Queries::new(catalog.clone(), objects);
     readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api).router();
+    let router = Api::new(queries, catalog, &config.api)
+        .silent_after_ms(config.ledger.silent_after_ms)
+        .router();
     Ok(api::serve(listener, router, stop).await?)
 }
 
@@ -291,7 +342,7 @@ mod tests {
 
     #[test]
     fn roles_are_read() {
-        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Api])));
+        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Ledger, Role::Api])));
         assert_eq!("api, raw,api".parse(), Ok(Roles(vec![Role::Api, Role::Raw])));
         assert!("raw,rollup".parse::<Roles>().unwrap_err().contains("rollup"));
     }

@@ -11,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::LedgerConfig;
 use crate::query::Queries;
 use crate::store::catalog::Catalog;
 
 pub mod admin;
+pub(crate) mod ledger;
 pub mod problem;
 mod raw;
 mod status;
@@ -59,6 +61,7 @@ pub struct Api {
     catalog: Catalog,
     running: Arc<Semaphore>,
     timeout: Duration,
+    silent_after_ms: u64,
 }
 
 impl Api {
@@ -69,13 +72,21 @@ impl Api {
             catalog,
             running: Arc::new(Semaphore::new(config.queries_max)),
             timeout: Duration::from_millis(config.query_timeout_ms),
+            silent_after_ms: LedgerConfig::default().silent_after_ms,
         }
+    }
+
+    /// With gateways said to be silent after so long without a status.
+    #[must_use]
+    pub fn silent_after_ms(self, silent_after_ms: u64) -> Self {
+        Self { silent_after_ms, ..self }
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
         Router::new()
             .route("/v1/raw", get(raw::get))
+            .route("/v1/ledger", get(ledger::get))
             .route("/v1/status", get(status::get))
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
@@ -84,7 +95,8 @@ impl Api {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; try /v1/raw or /v1/status", uri.path());
+    let detail =
+        format!("there is nothing at {}; try /v1/raw, /v1/ledger or /v1/status", uri.path());
     Problem::new(404, "Not found", detail)
 }
 

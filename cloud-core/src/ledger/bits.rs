@@ -90,8 +90,8 @@ impl Bits {
     /// # Errors
     /// When it is something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, BitsError> {
-        let set = RoaringBitmap::deserialize_from(bytes)
-            .map_err(|error| BitsError(error.to_string()))?;
+        let set =
+            RoaringBitmap::deserialize_from(bytes).map_err(|error| BitsError(error.to_string()))?;
         match set.max() {
             Some(max) if u64::from(max) >= CHUNK_NUMBERS => {
                 Err(BitsError(format!("it holds {max}, a chunk ends before {CHUNK_NUMBERS}")))
@@ -206,7 +206,8 @@ impl ChunkSets {
     /// # Errors
     /// When a set can't be read.
     pub fn load(row: &StoredChunk) -> Result<Self, BitsError> {
-        let set = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or(Ok(Bits::default()), Bits::decode);
+        let set =
+            |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or(Ok(Bits::default()), Bits::decode);
         let dead = set(&row.dead)?;
         let raw = if row.raw.is_none() && row.counts.seen() == CHUNK_NUMBERS {
             Bits(&Bits::all().0 - &dead.0)
@@ -333,9 +334,8 @@ mod tests {
     fn naive_counts(naive: &Naive, part: &Range<u32>) -> Counts {
         let set = |kind| naive.get(&kind).cloned().unwrap_or_default();
         let (raw, dead, duplicate) = (set(Kind::Raw), set(Kind::Dead), set(Kind::Duplicate));
-        let count = |is: &dyn Fn(&u16) -> bool| {
-            part.clone().filter(|n| is(&(*n as u16))).count() as u64
-        };
+        let count =
+            |is: &dyn Fn(&u16) -> bool| part.clone().filter(|n| is(&(*n as u16))).count() as u64;
         Counts {
             stored: count(&|n| raw.contains(n) && !duplicate.contains(n)),
             duplicates: count(&|n| raw.contains(n) && duplicate.contains(n)),

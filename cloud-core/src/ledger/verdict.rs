@@ -213,7 +213,11 @@ mod tests {
         prop::collection::vec(range, 0..n)
     }
 
-    fn sets(raw: &BTreeSet<u64>, dead: &BTreeSet<u64>, dup: &BTreeSet<u64>) -> BTreeMap<u64, Chunk> {
+    fn sets(
+        raw: &BTreeSet<u64>,
+        dead: &BTreeSet<u64>,
+        dup: &BTreeSet<u64>,
+    ) -> BTreeMap<u64, Chunk> {
         let mut chunks = BTreeMap::new();
         for chunk in 0..CHUNKS {
             let (begin, mut sets) = (chunk * CHUNK_NUMBERS, ChunkSets::default());

@@ -7,6 +7,7 @@ use self::postgres::StoreError;
 
 pub mod catalog;
 pub mod files;
+pub mod ledger;
 pub mod object;
 pub mod positions;
 pub mod postgres;

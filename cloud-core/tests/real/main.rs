@@ -4,6 +4,8 @@
 mod bus;
 mod catalog;
 mod crash;
+mod ledger;
+mod ledger_store;
 mod outage;
 mod pages;
 mod process;
