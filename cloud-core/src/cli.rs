@@ -20,7 +20,7 @@ use crate::store::postgres;
 pub enum Command {
     /// Runs roles until SIGTERM.
     Run {
-        /// `all`, or some of `raw,ledger,api`.
+        /// `all`, or some of `raw,compact,ledger,api`.
         #[arg(long, default_value = "all")]
         role: Roles,
         /// The configuration.

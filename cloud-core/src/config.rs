@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
+use crate::compact::CompactConfig;
 use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
 use crate::store::object::StoreConfig;
@@ -26,6 +27,8 @@ pub struct CoreConfig {
     pub store: StoreConfig,
     /// The raw writer.
     pub raw: RawConfig,
+    /// Compaction.
+    pub compact: CompactConfig,
     /// The loss ledger.
     pub ledger: LedgerConfig,
     /// The API.
@@ -51,6 +54,7 @@ impl CoreConfig {
         config.catalog.validate(&mut problems);
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
+        config.compact.validate(&mut problems);
         config.ledger.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);

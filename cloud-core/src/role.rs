@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::admin::{self, Readiness};
 use crate::api::{self, Api};
 use crate::bus::kafka::{KafkaAdmin, KafkaConsumer, KafkaProducer};
+use crate::compact::job::Compactor;
+use crate::compact::metrics::CompactMetrics;
+use crate::compact::stage::Graveyard;
+use crate::compact::{self};
 use crate::config::CoreConfig;
 use crate::failpoint::Failpoints;
 use crate::ledger;
@@ -46,6 +50,8 @@ use crate::store::postgres;
 pub enum Role {
     /// The raw writer.
     Raw,
+    /// Compaction of raw files.
+    Compact,
     /// The loss ledger.
     Ledger,
     /// The HTTP API.
@@ -54,11 +60,12 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Ledger, Self::Api];
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Compact, Self::Ledger, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Compact => "compact",
             Self::Ledger => ledger::ROLE,
             Self::Api => "api",
         }
@@ -79,14 +86,19 @@ impl FromStr for Roles {
         let mut roles = Vec::new();
         for name in text.split(',').map(str::trim) {
             let known = Role::ALL.into_iter().find(|role| role.name() == name);
-            let role = known
-                .ok_or_else(|| format!("unknown role {name:?}: want all, raw, ledger or api"))?;
+            let role =
+                known.ok_or_else(|| format!("unknown role {name:?}: want all or {}", names()))?;
             if !roles.contains(&role) {
                 roles.push(role);
             }
         }
         Ok(Self(roles))
     }
+}
+
+/// The names of all roles, joined by commas.
+fn names() -> String {
+    Role::ALL.map(Role::name).join(",")
 }
 
 /// What the roles share.
@@ -98,6 +110,7 @@ struct Shared {
     raw_metrics: RawMetrics,
     ledger_metrics: LedgerMetrics,
     source_metrics: SourceMetrics,
+    compact_metrics: CompactMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -127,6 +140,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         raw_metrics: RawMetrics::new(&registry)?,
         ledger_metrics: LedgerMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
+        compact_metrics: CompactMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
@@ -214,6 +228,7 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::Ledger, _) => run_ledger(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
@@ -284,6 +299,25 @@ async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
+async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, compact_metrics: metrics, readiness, .. } = shared;
+    let graveyard = Graveyard {
+        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
+        topic: Topic::DeadLetter.name(&config.kafka.topic_prefix),
+    };
+    let compactor = Compactor {
+        catalog,
+        objects,
+        graveyard: Arc::new(graveyard),
+        config: config.compact.clone(),
+        metrics,
+        failpoints: Failpoints::default(),
+    };
+    readiness.ready(Role::Compact.name());
+    compact::stage::run(compactor, Arc::new(SystemClock), stop).await;
+    Ok(())
+}
+
 async fn run_ledger(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
     let Shared { config, catalog, ledger_metrics, source_metrics, poison, readiness, .. } = shared;
     let prefix = &config.kafka.topic_prefix;
@@ -342,8 +376,8 @@ mod tests {
 
     #[test]
     fn roles_are_read() {
-        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Ledger, Role::Api])));
+        assert_eq!("all".parse(), Ok(Roles(Role::ALL.to_vec())));
         assert_eq!("api, raw,api".parse(), Ok(Roles(vec![Role::Api, Role::Raw])));
-        assert!("raw,rollup".parse::<Roles>().unwrap_err().contains("rollup"));
+        assert!("raw,cook".parse::<Roles>().unwrap_err().contains("cook"));
     }
 }

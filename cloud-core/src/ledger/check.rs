@@ -88,11 +88,11 @@ impl Checker {
         if pending.is_none() {
             *pending = self.arm().await?;
         }
-        if let Some(waiting) = pending {
-            if self.is_passed(waiting).await? {
-                self.judge(&waiting.targets).await?;
-                *pending = None;
-            }
+        if let Some(waiting) = pending
+            && self.is_passed(waiting).await?
+        {
+            self.judge(&waiting.targets).await?;
+            *pending = None;
         }
         self.metrics.waiting.set(i64::from(pending.is_some()));
         for found in self.store.recheck_missing(RECHECK_MAX).await.context("look again")? {

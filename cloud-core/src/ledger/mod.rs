@@ -6,7 +6,8 @@
 //! gateways ─▶ gateway-status ─▶ sink ─▶ epochs     ▼
 //!                                  └──────▶ check (judge) ─▶ missing ranges, metrics, log
 //! ```
-//! - `bits.rs`: sets of numbers by chunk; `verdict.rs`: sets → what became of each number. Pure.
+//! - `bits.rs`: sets of numbers by chunk; `verdict.rs`: sets → what became of each number. Pure,
+//!   and used by the store, which stands below the rest.
 //! - `barrier.rs`: when a verdict may be given. Pure.
 //! - `sink.rs` stores statuses; `check.rs` folds, judges, looks again and reports.
 //! - `answer.rs`: what `GET /v1/ledger` and `cloud-core ledger` say.
