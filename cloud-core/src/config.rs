@@ -11,6 +11,7 @@ use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
 use crate::compact::CompactConfig;
 use crate::deadletter::DeadLetterConfig;
+use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
@@ -34,6 +35,8 @@ pub struct CoreConfig {
     pub compact: CompactConfig,
     /// The dead-letter store.
     pub deadletter: DeadLetterConfig,
+    /// The loss ledger.
+    pub ledger: LedgerConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -60,6 +63,7 @@ impl CoreConfig {
         config.rollup.validate(&mut problems);
         config.compact.validate(&mut problems);
         config.deadletter.validate(&mut problems);
+        config.ledger.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

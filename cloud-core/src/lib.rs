@@ -10,6 +10,7 @@ pub mod compact;
 pub mod config;
 pub mod deadletter;
 pub mod failpoint;
+pub mod ledger;
 pub mod query;
 pub mod raw;
 pub mod rebuild;

@@ -29,6 +29,8 @@ use crate::compact::{self};
 use crate::config::CoreConfig;
 use crate::deadletter::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
+use crate::ledger;
+use crate::ledger::metrics::LedgerMetrics;
 use crate::query::Queries;
 use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
@@ -45,6 +47,7 @@ use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 
 mod dead_letter;
+mod loss_ledger;
 mod rollup;
 
 /// A part of the core that runs, fails and scales alone.
@@ -58,14 +61,16 @@ pub enum Role {
     Rollup,
     /// The dead-letter store.
     DeadLetter,
+    /// The loss ledger.
+    Ledger,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] =
-        [Self::Raw, Self::Compact, Self::Rollup, Self::DeadLetter, Self::Api];
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Compact, Self::Rollup, Self::DeadLetter, Self::Ledger, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
@@ -73,6 +78,7 @@ impl Role {
             Self::Compact => "compact",
             Self::Rollup => "rollup",
             Self::DeadLetter => "deadletter",
+            Self::Ledger => ledger::ROLE,
             Self::Api => "api",
         }
     }
@@ -115,6 +121,7 @@ struct Shared {
     objects: Objects,
     raw_metrics: RawMetrics,
     dead_letter_metrics: DeadLetterMetrics,
+    ledger_metrics: LedgerMetrics,
     source_metrics: SourceMetrics,
     compact_metrics: CompactMetrics,
     rollups: RollupStore,
@@ -148,6 +155,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
         dead_letter_metrics: DeadLetterMetrics::new(&registry)?,
+        ledger_metrics: LedgerMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         compact_metrics: CompactMetrics::new(&registry)?,
         rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
@@ -243,6 +251,7 @@ async fn supervise(
                 (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
+                (Role::Ledger, _) => loss_ledger::run(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -341,7 +350,10 @@ async fn run_api(
     let listener = TcpListener::from_std(listener.try_clone()?)?;
     let queries = Queries::new(catalog.clone(), objects);
     readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api).with_replays(replayer).router();
+    let router = Api::new(queries, catalog, &config.api)
+        .with_replays(replayer)
+        .silent_after_ms(config.ledger.silent_after_ms)
+        .router();
     Ok(api::serve(listener, router, stop).await?)
 }
 

@@ -11,5 +11,6 @@ pub mod log;
 pub mod retry;
 pub mod schema;
 pub mod shutdown;
+pub mod status;
 pub mod telemetry;
 pub mod topic;

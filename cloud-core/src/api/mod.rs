@@ -12,11 +12,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadletter::replay::Replayer;
+use crate::ledger::LedgerConfig;
 use crate::query::Queries;
 use crate::store::catalog::Catalog;
 
 pub mod admin;
 mod dead_letters;
+pub(crate) mod ledger;
 pub mod problem;
 mod raw;
 mod status;
@@ -62,6 +64,7 @@ pub struct Api {
     replayer: Option<Replayer>,
     running: Arc<Semaphore>,
     timeout: Duration,
+    silent_after_ms: u64,
 }
 
 impl Api {
@@ -73,6 +76,7 @@ impl Api {
             replayer: None,
             running: Arc::new(Semaphore::new(config.queries_max)),
             timeout: Duration::from_millis(config.query_timeout_ms),
+            silent_after_ms: LedgerConfig::default().silent_after_ms,
         }
     }
 
@@ -82,6 +86,12 @@ impl Api {
         Self { replayer: Some(replayer), ..self }
     }
 
+    /// With gateways said to be silent after so long without a status.
+    #[must_use]
+    pub fn silent_after_ms(self, silent_after_ms: u64) -> Self {
+        Self { silent_after_ms, ..self }
+    }
+
     /// Its routes.
     pub fn router(self) -> Router {
         Router::new()
@@ -89,6 +99,7 @@ impl Api {
             .route("/v1/dead-letters", get(dead_letters::list::get))
             .route("/v1/dead-letters/{id}", get(dead_letters::one::get))
             .route("/v1/dead-letters/replay", post(dead_letters::replay::post))
+            .route("/v1/ledger", get(ledger::get))
             .route("/v1/status", get(status::get))
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
@@ -97,8 +108,10 @@ impl Api {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail =
-        format!("there is nothing at {}; try /v1/raw, /v1/dead-letters or /v1/status", uri.path());
+    let detail = format!(
+        "there is nothing at {}; try /v1/raw, /v1/dead-letters, /v1/ledger or /v1/status",
+        uri.path()
+    );
     Problem::new(404, "Not found", detail)
 }
 

@@ -16,6 +16,7 @@ use super::encode::{Encoded, encode};
 use super::letter::Letter;
 use super::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
+use crate::ledger::bits::{Kind as SeenKind, SeenBuilder};
 use crate::raw::write::WriteError;
 use crate::store::catalog::Catalog;
 use crate::store::dead_letters::publish::IndexRow;
@@ -64,7 +65,12 @@ impl LetterWriter {
         let shared = Arc::clone(&letters);
         let encoded = tokio::task::spawn_blocking(move || encode(&shared)).await??;
         let (role, topic) = (ROLE.to_owned(), self.topic.clone());
-        let publication = Publication { role, topic, files: Vec::new(), covered };
+        let mut seen = SeenBuilder::default();
+        for letter in letters.iter() {
+            seen.add_provenance(SeenKind::Dead, &letter.meta.provenance);
+        }
+        let seen = seen.finish();
+        let publication = Publication { role, topic, files: Vec::new(), covered, seen };
         self.store(&letters, &encoded, publication).await?;
         for letter in letters.iter() {
             self.metrics.stored(&letter.meta.stage, &letter.meta.reason);

@@ -201,6 +201,8 @@ fn conflict(topic: &str, record: &Record, meta: &EventMeta) -> Dead {
         payload: record.payload().to_vec(),
         headers: encode_dead_letter(&meta),
         reason,
+        // Raw has counted it.
+        number: None,
     }
 }
 

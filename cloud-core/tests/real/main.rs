@@ -7,6 +7,8 @@ mod compact;
 mod crash;
 mod dead_letters;
 mod dead_letters_api;
+mod ledger;
+mod ledger_store;
 mod outage;
 mod pages;
 mod process;

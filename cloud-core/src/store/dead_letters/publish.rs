@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::IndexEntry;
 use crate::store::catalog::Catalog;
 use crate::store::in_time;
+use crate::store::ledger;
 use crate::store::positions::{self, Standing};
 use crate::store::postgres::StoreError;
 use crate::store::publish::{
@@ -65,7 +66,7 @@ async fn prepare(
     rows: &[IndexRow],
     look_after_ms: u64,
 ) -> Result<bool, PublishError> {
-    let Publication { role, topic, files, covered } = publication;
+    let Publication { role, topic, files, covered, seen } = publication;
     let ids: Vec<Uuid> = files.iter().map(|file| file.file_id).collect();
     if !ids.is_empty() && lock_files(transaction, &ids).await? == FilesAre::Published {
         return Ok(false);
@@ -76,6 +77,7 @@ async fn prepare(
         Standing::AlreadyMoved => return Err(moved_without_us(covered)),
     }
     positions::advance(transaction, role, topic, covered, &[]).await?;
+    ledger::note_seen(transaction, seen).await?;
     let Some(first) = files.first() else { return Ok(true) };
     for rows in rows.chunks(ROWS_AT_ONCE) {
         insert(transaction, topic, rows, look_after_ms).await?;
