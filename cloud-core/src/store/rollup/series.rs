@@ -28,8 +28,11 @@ pub(super) struct SeriesCache {
 #[derive(Debug, Default)]
 struct Known {
     count: usize,
-    fleets: HashMap<Arc<str>, HashMap<Arc<str>, Vec<(Arc<str>, i32)>>>,
+    fleets: HashMap<Arc<str>, Devices>,
 }
+
+/// The metrics of each device and their numbers.
+type Devices = HashMap<Arc<str>, Vec<(Arc<str>, i32)>>;
 
 impl Known {
     fn get(&self, name: &Name<'_>) -> Option<i32> {
