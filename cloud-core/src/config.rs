@@ -9,6 +9,9 @@ use serde::Deserialize;
 use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
+use crate::compact::CompactConfig;
+use crate::deadletter::DeadLetterConfig;
+use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
@@ -28,6 +31,12 @@ pub struct CoreConfig {
     pub raw: RawConfig,
     /// The rollups.
     pub rollup: RollupConfig,
+    /// Compaction.
+    pub compact: CompactConfig,
+    /// The dead-letter store.
+    pub deadletter: DeadLetterConfig,
+    /// The loss ledger.
+    pub ledger: LedgerConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -52,6 +61,9 @@ impl CoreConfig {
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
         config.rollup.validate(&mut problems);
+        config.compact.validate(&mut problems);
+        config.deadletter.validate(&mut problems);
+        config.ledger.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

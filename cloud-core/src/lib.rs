@@ -1,15 +1,19 @@
 //! The cloud core: takes events from the bus, stores them exactly once, and answers queries.
 //!
-//! Data runs downwards: `bus` → `source` → `raw` → `store`; `query` and `api` read what `store`
-//! has. `role` alone knows all of them and wires the ones that a process was asked for.
+//! Data runs downwards: `bus` → `source` → `raw` → `store`; `compact` rewrites what `raw` stored,
+//! `query` and `api` read it. `role` alone knows all of them and wires the ones that a process was asked for.
 
 pub mod api;
 pub mod bus;
 pub mod cli;
+pub mod compact;
 pub mod config;
+pub mod deadletter;
 pub mod failpoint;
+pub mod ledger;
 pub mod query;
 pub mod raw;
+pub mod rebuild;
 pub mod role;
 pub mod rollup;
 pub mod source;

@@ -22,33 +22,63 @@ use tokio_util::sync::CancellationToken;
 use crate::api::admin::{self, Readiness};
 use crate::api::{self, Api};
 use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
+use crate::compact::job::Compactor;
+use crate::compact::metrics::CompactMetrics;
+use crate::compact::stage::Graveyard;
+use crate::compact::{self};
 use crate::config::CoreConfig;
+use crate::deadletter::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
+use crate::ledger;
+use crate::ledger::metrics::LedgerMetrics;
 use crate::query::Queries;
-use crate::raw::metrics::RawMetrics;
-use crate::raw::stage::Stage;
+use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
+use crate::raw::{self, metrics::RawMetrics};
+use crate::rollup::merge_worker::MergeMetrics;
+use crate::rollup::metrics::RollupMetrics;
+use crate::source::metrics::SourceMetrics;
+use crate::source::poison::PoisonMemory;
+use crate::source::runner::Runner;
 use crate::store::catalog::Catalog;
 use crate::store::object::Objects;
 use crate::store::postgres;
+use crate::store::rollup::RollupStore;
+
+mod dead_letter;
+mod loss_ledger;
+mod rollup;
 
 /// A part of the core that runs, fails and scales alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The raw writer.
     Raw,
+    /// Compaction of raw files.
+    Compact,
+    /// The rollups, as events stream by.
+    Rollup,
+    /// The dead-letter store.
+    DeadLetter,
+    /// The loss ledger.
+    Ledger,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 2] = [Self::Raw, Self::Api];
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Compact, Self::Rollup, Self::DeadLetter, Self::Ledger, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Compact => "compact",
+            Self::Rollup => "rollup",
+            Self::DeadLetter => "deadletter",
+            Self::Ledger => ledger::ROLE,
             Self::Api => "api",
         }
     }
@@ -69,13 +99,18 @@ impl FromStr for Roles {
         for name in text.split(',').map(str::trim) {
             let known = Role::ALL.into_iter().find(|role| role.name() == name);
             let role =
-                known.ok_or_else(|| format!("unknown role {name:?}: want all, raw or api"))?;
+                known.ok_or_else(|| format!("unknown role {name:?}: want all or {}", names()))?;
             if !roles.contains(&role) {
                 roles.push(role);
             }
         }
         Ok(Self(roles))
     }
+}
+
+/// The names of all roles, joined by commas.
+fn names() -> String {
+    Role::ALL.map(Role::name).join(",")
 }
 
 /// What the roles share.
@@ -85,6 +120,14 @@ struct Shared {
     catalog: Catalog,
     objects: Objects,
     raw_metrics: RawMetrics,
+    dead_letter_metrics: DeadLetterMetrics,
+    ledger_metrics: LedgerMetrics,
+    source_metrics: SourceMetrics,
+    compact_metrics: CompactMetrics,
+    rollups: RollupStore,
+    rollup_metrics: RollupMetrics,
+    merge_metrics: MergeMetrics,
+    poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
 }
@@ -111,6 +154,14 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
+        dead_letter_metrics: DeadLetterMetrics::new(&registry)?,
+        ledger_metrics: LedgerMetrics::new(&registry)?,
+        source_metrics: SourceMetrics::new(&registry)?,
+        compact_metrics: CompactMetrics::new(&registry)?,
+        rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
+        rollup_metrics: RollupMetrics::new(&registry)?,
+        merge_metrics: MergeMetrics::new(&registry)?,
+        poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
         config: Arc::new(config),
@@ -197,6 +248,10 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
+                (Role::Compact, _) => run_compact(shared_too, stop_too).await,
+                (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
+                (Role::Ledger, _) => loss_ledger::run(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -222,26 +277,67 @@ async fn supervise(
 }
 
 async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
-    let Shared { config, catalog, objects, raw_metrics: metrics, readiness, .. } = shared;
-    let prefix = &config.kafka.topic_prefix;
-    let topic = Topic::RawEvents.name(prefix);
-    let group = format!("{prefix}{}", config.raw.group);
-    let consumer = KafkaConsumer::open(&config.kafka, &group, &topic)?;
-    let writer = Writer {
-        catalog: catalog.clone(),
-        objects: objects.clone(),
-        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
-        topic,
-        dead_letter_topic: Topic::DeadLetter.name(prefix),
-        clock: Arc::new(SystemClock),
-        failpoints: Failpoints::default(),
-        metrics: metrics.clone(),
+    let prefix = &shared.config.kafka.topic_prefix;
+    let producer = Arc::new(KafkaProducer::open(&shared.config.kafka)?);
+    let runner = |topic: Topic, intake: Intake| -> anyhow::Result<Runner<RawSink>> {
+        let Shared { config, catalog, objects, raw_metrics, source_metrics, .. } = &shared;
+        let topic_name = topic.name(prefix);
+        // Groups on two topics rebalance apart.
+        let suffix = if topic == Topic::RawEvents { "" } else { "-replay" };
+        let group = format!("{prefix}{}{suffix}", config.raw.group);
+        let writer = Writer {
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            producer: producer.clone(),
+            topic: topic_name.clone(),
+            dead_letter_topic: Topic::DeadLetter.name(prefix),
+            failpoints: Failpoints::default(),
+            metrics: raw_metrics.clone(),
+        };
+        Ok(Runner {
+            role: raw::ROLE,
+            consumer: Box::new(KafkaConsumer::open(&config.kafka, &group, &topic_name)?),
+            sink: RawSink::new(writer, config.raw.clone(), intake),
+            positions: catalog.positions(),
+            config: config.raw.runner(),
+            counters: source_metrics.of(raw::ROLE, topic.base_name()),
+            poison: shared.poison.clone(),
+            stop: stop.clone(),
+        })
     };
-    readiness.ready(Role::Raw.name());
+    let events = runner(Topic::RawEvents, Intake::Every)?;
+    let replays = runner(Topic::ReplayEvents, Intake::DeadLetterOrigin)?;
+    shared.readiness.ready(Role::Raw.name());
     // Dropped with this future: a sweep may end anywhere.
     let mut sweeping = JoinSet::new();
-    sweeping.spawn(sweep::run(catalog, objects, config.raw.clone(), metrics));
-    Stage::new(Box::new(consumer), writer, config.raw.clone(), stop).run().await
+    let Shared { config, catalog, objects, raw_metrics, .. } = &shared;
+    sweeping.spawn(sweep::run(
+        catalog.clone(),
+        objects.clone(),
+        config.raw.clone(),
+        raw_metrics.clone(),
+    ));
+    tokio::try_join!(events.run(), replays.run())?;
+    Ok(())
+}
+
+async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, compact_metrics: metrics, readiness, .. } = shared;
+    let graveyard = Graveyard {
+        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
+        topic: Topic::DeadLetter.name(&config.kafka.topic_prefix),
+    };
+    let compactor = Compactor {
+        catalog,
+        objects,
+        graveyard: Arc::new(graveyard),
+        config: config.compact.clone(),
+        metrics,
+        failpoints: Failpoints::default(),
+    };
+    readiness.ready(Role::Compact.name());
+    compact::stage::run(compactor, Arc::new(SystemClock), stop).await;
+    Ok(())
 }
 
 async fn run_api(
@@ -249,11 +345,15 @@ async fn run_api(
     listener: &std::net::TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let replayer = dead_letter::replayer(&shared)?;
     let Shared { config, catalog, objects, readiness, .. } = shared;
     let listener = TcpListener::from_std(listener.try_clone()?)?;
     let queries = Queries::new(catalog.clone(), objects);
     readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api).router();
+    let router = Api::new(queries, catalog, &config.api)
+        .with_replays(replayer)
+        .silent_after_ms(config.ledger.silent_after_ms)
+        .router();
     Ok(api::serve(listener, router, stop).await?)
 }
 
@@ -263,8 +363,8 @@ mod tests {
 
     #[test]
     fn roles_are_read() {
-        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Api])));
+        assert_eq!("all".parse(), Ok(Roles(Role::ALL.to_vec())));
         assert_eq!("api, raw,api".parse(), Ok(Roles(vec![Role::Api, Role::Raw])));
-        assert!("raw,rollup".parse::<Roles>().unwrap_err().contains("rollup"));
+        assert!("raw,cook".parse::<Roles>().unwrap_err().contains("cook"));
     }
 }

@@ -26,9 +26,9 @@ struct Position {
 
 pub(super) async fn get(State(api): State<Api>) -> Result<Json<Status>, Problem> {
     // Positions first: what they promise is in the totals read after them.
-    let positions = api.catalog.positions(ROLE).await?;
+    let positions = api.catalog.positions().of_role(ROLE).await?;
     let totals = api.catalog.totals().await?;
-    let position = |p: crate::store::catalog::Position| Position {
+    let position = |p: crate::store::positions::Position| Position {
         topic: p.topic,
         partition: p.partition,
         next_offset: p.next_offset,

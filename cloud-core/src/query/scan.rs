@@ -98,7 +98,7 @@ fn filter(schema: &SchemaDescriptor, scan: &Scan) -> RowFilter {
     RowFilter::new(predicates)
 }
 
-type Predicate = Box<dyn ArrowPredicate>;
+pub(super) type Predicate = Box<dyn ArrowPredicate>;
 
 fn predicate<F>(schema: &SchemaDescriptor, columns: &[&str], keep: F) -> Predicate
 where
@@ -143,7 +143,8 @@ fn can_beat(schema: &SchemaDescriptor, from: i64, to: i64) -> Predicate {
     })
 }
 
-fn has_id(schema: &SchemaDescriptor, ids: Arc<HashSet<u128>>) -> Predicate {
+/// Rows with one of these ids.
+pub(super) fn has_id(schema: &SchemaDescriptor, ids: Arc<HashSet<u128>>) -> Predicate {
     predicate(schema, &[column::EVENT_ID], move |batch| {
         let column = batch
             .column(0)

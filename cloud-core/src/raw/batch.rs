@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use penstock_common::codec::{self, HeaderError};
-use penstock_common::event::{EventMeta, Flags, effective_time};
+use penstock_common::event::{EventMeta, Flags, UnixMicros, effective_time};
 
 use super::parse::{ParseError, Parsed, parse};
 use crate::bus::Record;
@@ -23,17 +23,57 @@ pub enum Poison {
     /// A number does not fit its column.
     #[error("{0} does not fit its column")]
     OutOfRange(&'static str),
+    /// Older than what is kept (spec P5): it could never be stored as long as promised.
+    #[error("the event's time {event_time} is more than {days_max} days before its arrival")]
+    TooLate {
+        /// Its effective time.
+        event_time: String,
+        /// The limit.
+        days_max: u32,
+    },
+    /// It made the stage panic.
+    #[error("the stage panicked on it {attempts} times")]
+    Panic {
+        /// How often it was tried.
+        attempts: u32,
+    },
 }
 
 impl Poison {
+    /// How often processing was tried.
+    pub const fn attempts(&self) -> u32 {
+        match self {
+            Self::Panic { attempts } => *attempts,
+            _ => 1,
+        }
+    }
+
     /// A stable code for dead letters.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Headers(_) => "unreadable_headers",
             Self::Event(error) => error.reason(),
             Self::OutOfRange(_) => "out_of_range",
+            Self::TooLate { .. } => "too_late",
+            Self::Panic { .. } => "stage_panic",
         }
     }
+}
+
+/// Whether an event is older than what is kept, when the bus appended it. Raw writer and rollups
+/// decide by the same rule, so that neither has what the other has not.
+pub const fn is_too_late(
+    effective_time: UnixMicros,
+    append_time: UnixMicros,
+    days_max: u32,
+) -> bool {
+    const DAY_MICROS: i64 = 86_400 * 1_000_000;
+    append_time.0.saturating_sub(effective_time.0) > (days_max as i64).saturating_mul(DAY_MICROS)
+}
+
+/// The hour since the Unix epoch that a time is in.
+pub const fn hour_of(time_micros: i64) -> i64 {
+    time_micros.div_euclid(3_600 * 1_000_000)
 }
 
 /// A string of the batch, by number.
@@ -124,9 +164,14 @@ impl Batch {
     ///
     /// # Errors
     /// When it is poison; the batch is as before then.
-    pub fn push(&mut self, record: &Record) -> Result<(), Poison> {
+    pub fn push(&mut self, record: &Record, late_days_max: u32) -> Result<(), Poison> {
         let meta = codec::decode_event(record.headers())?;
         let parsed = parse(record.payload())?;
+        let time = effective_time(parsed.event_time, meta.received_at, meta.flags);
+        if is_too_late(time, record.append_time, late_days_max) {
+            let event_time = time.to_rfc3339();
+            return Err(Poison::TooLate { event_time, days_max: late_days_max });
+        }
         let row = self.row(record, &meta, &parsed)?;
         self.rows.push(row);
         Ok(())

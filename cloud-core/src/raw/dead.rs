@@ -29,6 +29,8 @@ pub struct Dead {
     pub headers: Headers,
     /// Its reason.
     pub reason: &'static str,
+    /// Its number, if that can be read: the ledger then knows it for a dead letter.
+    pub number: Option<Provenance>,
 }
 
 impl Dead {
@@ -48,6 +50,9 @@ struct Detail<'a> {
 /// The dead letter of a poison record.
 pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
     let meta = decode_event(record.headers()).ok();
+    let is_numbered = meta.is_some()
+        || text(record, "epoch").parse::<Epoch>().is_ok()
+            && text(record, "seq").parse::<u64>().is_ok();
     let headers = record.headers().take(HEADERS_MAX).map(|(name, value)| {
         (name, String::from_utf8_lossy(&value[..value.len().min(HEADER_BYTES_MAX)]))
     });
@@ -64,7 +69,7 @@ pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
         schema_version: meta.as_ref().map(|meta| meta.schema_version),
         fleet: meta.as_ref().map_or_else(|| text(record, "fleet").into(), |m| m.fleet.clone()),
         first_seen: meta.as_ref().map_or(record.append_time, |meta| meta.received_at),
-        attempts: 1,
+        attempts: poison.attempts(),
         source: Some(source),
         traceparent: meta.as_ref().and_then(|meta| meta.traceparent.clone()),
         provenance: provenance(record, meta),
@@ -73,6 +78,7 @@ pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
         key: record.key().map(<[u8]>::to_vec),
         payload: record.payload().to_vec(),
         headers: encode_dead_letter(&meta),
+        number: is_numbered.then_some(meta.provenance),
         reason: poison.reason(),
     }
 }
@@ -102,7 +108,7 @@ mod tests {
     use penstock_common::event::UnixMicros;
 
     fn poison(record: &Record) -> DeadLetterMeta {
-        let poison = Batch::default().push(record).unwrap_err();
+        let poison = Batch::default().push(record, 88).unwrap_err();
         let dead = dead_letter("t", record, &poison);
         assert_eq!((&*dead.payload, dead.key.as_deref()), (record.payload(), record.key()));
         decode_dead_letter(dead.headers.iter().map(|(name, value)| (*name, value.as_bytes())))

@@ -1,5 +1,6 @@
 //! A batch becomes a Parquet file in memory (`schema.rs` says what it looks like).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use penstock_common::event::Flags;
 
-use super::batch::{Batch, Row};
+use super::batch::{Batch, Row, hour_of};
 use super::schema::{METRIC_ENTRY, metric_entry_fields, schema, writer_properties};
 
 /// Rows turned into Arrow arrays at a time: bounds what stands in memory beside the batch.
@@ -29,6 +30,10 @@ pub struct Encoded {
     pub max_effective: i64,
     /// Rows flagged clock_ahead.
     pub clock_ahead_count: usize,
+    /// The hour since the Unix epoch in which the bus appended all rows.
+    pub append_hour: i64,
+    /// The fleets, in order, and their rows.
+    pub fleets: Vec<(String, usize)>,
 }
 
 /// Why a batch could not be encoded: a mistake of ours, trying again won't help.
@@ -42,28 +47,41 @@ pub enum EncodeError {
     Parquet(#[from] parquet::errors::ParquetError),
 }
 
-/// Encodes a batch; `None` if it has no rows. Takes long: not for an async thread.
+/// Encodes a batch, one file for each hour in which the bus appended its rows. Takes long: not for
+/// an async thread.
 ///
 /// # Errors
 /// When Arrow or Parquet refuse the data.
-pub fn encode(batch: &Batch) -> Result<Option<Encoded>, EncodeError> {
-    let times = batch.rows().iter().map(|row| row.effective_time);
-    let (Some(min_effective), Some(max_effective)) = (times.clone().min(), times.max()) else {
-        return Ok(None);
-    };
-    let buffer = Vec::with_capacity(batch.size_bytes() / 4);
-    let mut writer = ArrowWriter::try_new(buffer, schema(), Some(writer_properties()))?;
-    for numbers in batch.sorted().chunks(SLICE_ROWS) {
+pub fn encode(batch: &Batch) -> Result<Vec<Encoded>, EncodeError> {
+    let mut hours: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for number in batch.sorted() {
+        let row = &batch.rows()[number as usize];
+        hours.entry(hour_of(row.append_time)).or_default().push(number);
+    }
+    hours.into_iter().map(|(hour, numbers)| encode_hour(batch, hour, &numbers)).collect()
+}
+
+fn encode_hour(batch: &Batch, append_hour: i64, numbers: &[u32]) -> Result<Encoded, EncodeError> {
+    let share = batch.size_bytes() / batch.rows().len().max(1) * numbers.len();
+    let mut writer =
+        ArrowWriter::try_new(Vec::with_capacity(share / 4), schema(), Some(writer_properties()))?;
+    for numbers in numbers.chunks(SLICE_ROWS) {
         writer.write(&slice(batch, numbers)?)?;
     }
-    let ahead = batch.rows().iter().filter(|row| row.flags.contains(Flags::CLOCK_AHEAD));
-    Ok(Some(Encoded {
+    let rows = || numbers.iter().map(|number| &batch.rows()[*number as usize]);
+    let mut fleets: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in rows() {
+        *fleets.entry(batch.name(row.fleet)).or_default() += 1;
+    }
+    Ok(Encoded {
         bytes: writer.into_inner()?.into(),
-        rows: batch.rows().len(),
-        min_effective,
-        max_effective,
-        clock_ahead_count: ahead.count(),
-    }))
+        rows: numbers.len(),
+        min_effective: rows().map(|row| row.effective_time).min().unwrap_or_default(),
+        max_effective: rows().map(|row| row.effective_time).max().unwrap_or_default(),
+        clock_ahead_count: rows().filter(|row| row.flags.contains(Flags::CLOCK_AHEAD)).count(),
+        append_hour,
+        fleets: fleets.into_iter().map(|(fleet, rows)| (fleet.to_owned(), rows)).collect(),
+    })
 }
 
 fn slice(batch: &Batch, numbers: &[u32]) -> Result<RecordBatch, EncodeError> {

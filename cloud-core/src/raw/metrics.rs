@@ -1,9 +1,7 @@
 //! The raw writer's metrics.
 
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// All of them, `penstock_raw_…`.
 #[derive(Clone, Debug)]
@@ -18,18 +16,10 @@ pub struct RawMetrics {
     pub flush_seconds: Histogram,
     /// Records sent to dead letters, by reason.
     pub poison: IntCounterVec,
-    /// Records between the published position and the end of the log, by partition.
-    pub lag: IntGaugeVec,
-    /// Records that the bus deleted before they were read.
-    pub lost: IntCounter,
-    /// Times that a stored position was found after the end of the log.
-    pub ahead: IntCounter,
     /// Failed tries of a step of a flush, by step.
     pub retries: IntCounterVec,
     /// Publications refused because another owner has the partitions.
     pub fenced: IntCounter,
-    /// Rebalances that took partitions away.
-    pub revocations: IntCounter,
     /// Memory of the batch being filled.
     pub batch_bytes: IntGauge,
     /// Files abandoned by the sweep.
@@ -56,18 +46,8 @@ impl RawMetrics {
             file_bytes: counter("file_bytes_total", "Bytes of published files")?,
             flush_seconds: add(registry, Histogram::with_opts(seconds)?)?,
             poison: by("poison_total", "Records sent to dead letters", "reason")?,
-            lag: add(
-                registry,
-                IntGaugeVec::new(
-                    opts("lag_records", "Records not yet in a published file"),
-                    &["partition"],
-                )?,
-            )?,
-            lost: counter("lost_records_total", "Records deleted by the bus before being read")?,
-            ahead: counter("position_ahead_total", "Stored positions after the end of the log")?,
             retries: by("retries_total", "Failed tries of a step of a flush", "step")?,
             fenced: counter("fenced_total", "Publications refused: another owner")?,
-            revocations: counter("revocations_total", "Rebalances that took partitions away")?,
             batch_bytes: add(
                 registry,
                 IntGauge::with_opts(opts("batch_bytes", "Memory of the batch being filled"))?,

@@ -1,11 +1,12 @@
 //! The raw writer (spec P3): every admitted event, as sent, into Parquet, exactly once.
 //!
 //! ```text
-//! bus ─▶ stage ─▶ batch (parse, columns in memory) ─▶ encode (sort, Parquet) ─▶ write ─▶ catalog
+//! bus ─▶ sink  ─▶ batch (parse, columns in memory) ─▶ encode (sort, Parquet) ─▶ write ─▶ catalog
 //!          │                                                                     │
 //!          └─ poison ─▶ dead-letter topic, delivered before the position passes  └─▶ object store
 //! ```
-//! - `stage.rs` owns the loop: consume, flush by events, bytes or wall clock, also when idle.
+//! - `sink.rs` takes records from the consumer framework (`source/runner.rs`), and says when to
+//!   flush: by events, bytes or wall clock, also when idle.
 //! - `write.rs` owns a flush: dead letters, announce, upload, publish; each step is tried until
 //!   it succeeds, unless the partitions are taken away.
 //! - `sweep.rs` removes what crashed flushes left behind.
@@ -18,7 +19,11 @@
 //! Limits: a batch holds at most `flush_events` events and about `flush_bytes` bytes in memory,
 //! the file being encoded adds about a third of that, records waiting at most 64 MiB.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+
+use crate::source::runner::RunnerConfig;
 
 pub mod batch;
 pub mod dead;
@@ -26,7 +31,7 @@ pub mod encode;
 pub mod metrics;
 pub mod parse;
 pub mod schema;
-pub mod stage;
+pub mod sink;
 pub mod sweep;
 pub mod write;
 
@@ -53,6 +58,11 @@ pub struct RawConfig {
     pub sweep_interval_ms: u64,
     /// A file still pending after this is a leftover.
     pub stale_pending_ms: u64,
+    /// Files that compaction replaced are deleted after this; no query may take longer.
+    pub replaced_keep_ms: u64,
+    /// An event this many days older than its arrival becomes a dead letter: it would be deleted
+    /// at once (raw retention minus 2 days, spec P5).
+    pub late_days_max: u32,
 }
 
 impl Default for RawConfig {
@@ -66,11 +76,21 @@ impl Default for RawConfig {
             revoke_grace_ms: 5_000,
             sweep_interval_ms: 60_000,
             stale_pending_ms: 15 * 60_000,
+            replaced_keep_ms: 24 * 3_600_000,
+            late_days_max: 88,
         }
     }
 }
 
 impl RawConfig {
+    /// Its patience.
+    pub const fn runner(&self) -> RunnerConfig {
+        RunnerConfig {
+            drain: Duration::from_millis(self.drain_ms),
+            revoke_grace: Duration::from_millis(self.revoke_grace_ms),
+        }
+    }
+
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let mut want = |good: bool, text: &str| {
@@ -92,5 +112,7 @@ impl RawConfig {
         want(self.revoke_grace_ms <= 15_000, "raw.revoke_grace_ms: at most 15000");
         want(self.sweep_interval_ms >= 10, "raw.sweep_interval_ms: at least 10");
         want(self.stale_pending_ms >= 10, "raw.stale_pending_ms: at least 10");
+        want(self.replaced_keep_ms >= 10, "raw.replaced_keep_ms: at least 10");
+        want((1..=3_650).contains(&self.late_days_max), "raw.late_days_max: 1 to 3650");
     }
 }

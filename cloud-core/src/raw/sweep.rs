@@ -1,4 +1,4 @@
-//! Removes what crashed or fenced flushes left behind.
+//! Removes what crashed or fenced flushes left behind, and what compaction replaced.
 //!
 //! Abandon first, delete then: see `store/files.rs`. Any number of processes may sweep at once,
 //! and a sweep that dies anywhere is finished by the next.
@@ -29,20 +29,25 @@ pub struct Swept {
 pub async fn sweep(
     catalog: &Catalog,
     objects: &Objects,
-    stale_pending_ms: u64,
+    config: &RawConfig,
 ) -> anyhow::Result<Swept> {
-    let abandoned = catalog.abandon_stale(stale_pending_ms).await?;
+    let abandoned = catalog.abandon_stale(config.stale_pending_ms).await?;
     let mut deleted = 0;
     loop {
         let files = catalog.abandoned(BATCH).await?;
-        if files.is_empty() {
-            return Ok(Swept { abandoned, deleted });
-        }
         for file in &files {
             objects.delete(&file.path).await?;
             catalog.object_deleted(file).await?;
-            deleted += 1;
         }
+        let replaced = catalog.replaced_before(config.replaced_keep_ms, BATCH).await?;
+        for (file_id, path) in &replaced {
+            objects.delete(path).await?;
+            catalog.forget_replaced(*file_id).await?;
+        }
+        if files.is_empty() && replaced.is_empty() {
+            return Ok(Swept { abandoned, deleted });
+        }
+        deleted += files.len() + replaced.len();
     }
 }
 
@@ -52,7 +57,7 @@ pub async fn run(catalog: Catalog, objects: Objects, config: RawConfig, metrics:
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        match sweep(&catalog, &objects, config.stale_pending_ms).await {
+        match sweep(&catalog, &objects, &config).await {
             Ok(swept) => {
                 metrics.abandoned.inc_by(swept.abandoned);
                 if swept != Swept::default() {

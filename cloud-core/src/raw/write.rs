@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use penstock_common::clock::Clock;
+use penstock_common::event::{Epoch, UnixMicros};
 use penstock_common::retry::Backoff;
 use uuid::Uuid;
 
@@ -23,7 +23,9 @@ use super::encode::{EncodeError, Encoded, encode};
 use super::metrics::RawMetrics;
 use crate::bus::{BusError, Producer};
 use crate::failpoint::Failpoints;
+use crate::ledger::bits::{Kind, Seen, SeenBuilder};
 use crate::store::catalog::Catalog;
+use crate::store::files;
 use crate::store::object::Objects;
 use crate::store::publish::{Covered, FileFacts, Publication, PublishError};
 
@@ -71,8 +73,6 @@ pub struct Writer {
     pub topic: String,
     /// Where dead letters go.
     pub dead_letter_topic: String,
-    /// Dates paths.
-    pub clock: Arc<dyn Clock>,
     /// For tests.
     pub failpoints: Failpoints,
     /// Counted here.
@@ -89,13 +89,10 @@ impl Writer {
         let Flush { batch, dead, covered } = flush;
         self.bury(&dead).await;
         let rows = batch.rows().len();
+        let seen = seen(&batch, &dead);
         let encoded = tokio::task::spawn_blocking(move || encode(&batch)).await??;
         let (role, topic) = (ROLE.to_owned(), self.topic.clone());
-        let mut publication = Publication { role, topic, file: None, covered };
-        match encoded {
-            None => self.publish(&publication).await.map_err(WriteError::Fenced)?,
-            Some(encoded) => self.store(&encoded, &mut publication).await?,
-        }
+        self.store(&encoded, Publication { role, topic, files: Vec::new(), covered, seen }).await?;
         self.metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
         let took_ms = started.elapsed().as_millis();
         tracing::info!(rows, dead = dead.len(), took_ms, "flushed");
@@ -123,38 +120,36 @@ impl Writer {
 
     async fn store(
         &self,
-        encoded: &Encoded,
-        publication: &mut Publication,
+        encoded: &[Encoded],
+        mut publication: Publication,
     ) -> Result<(), WriteError> {
         loop {
-            let file_id = Uuid::new_v4();
-            let path = self.path(file_id);
-            self.until_done("announce", || self.announce(file_id, &path)).await;
-            self.until_done("upload", || self.upload(&path, encoded)).await;
-            publication.file = Some(facts(file_id, encoded));
-            match self.publish(publication).await {
+            publication.files.clear();
+            for encoded in encoded {
+                let file_id = Uuid::new_v4();
+                let path = staging_path(encoded.append_hour, file_id);
+                self.until_done("announce", || self.announce(file_id, &path)).await;
+                self.until_done("upload", || self.upload(&path, encoded)).await;
+                publication.files.push(facts(file_id, encoded));
+            }
+            match self.publish(&publication).await {
                 Ok(()) => break,
                 Err(PublishError::NotPending) => {
-                    tracing::warn!(%file_id, "took too long and was swept: writing it anew");
+                    tracing::warn!("took too long and was swept: writing it anew");
                 }
                 Err(fenced) => return Err(WriteError::Fenced(fenced)),
             }
         }
-        self.metrics.files.inc();
-        self.metrics.events.inc_by(encoded.rows as u64);
-        self.metrics.file_bytes.inc_by(encoded.bytes.len() as u64);
+        for encoded in encoded {
+            self.metrics.files.inc();
+            self.metrics.events.inc_by(encoded.rows as u64);
+            self.metrics.file_bytes.inc_by(encoded.bytes.len() as u64);
+        }
         Ok(())
     }
 
-    /// `staging/<date>/<uuid>.parquet`: compaction moves events to their final place.
-    fn path(&self, file_id: Uuid) -> String {
-        let now = self.clock.now().to_rfc3339();
-        let date = now.split('T').next().unwrap_or("undated");
-        format!("staging/{date}/{file_id}.parquet")
-    }
-
     async fn announce(&self, file_id: Uuid, path: &str) -> anyhow::Result<()> {
-        self.catalog.announce(file_id, path).await?;
+        self.catalog.announce(files::Kind::Raw, file_id, path).await?;
         Ok(self.failpoints.hit("after_pending").await?)
     }
 
@@ -199,6 +194,34 @@ impl Writer {
     }
 }
 
+/// What became of each record, for the ledger.
+fn seen(batch: &Batch, dead: &[Dead]) -> Vec<Seen> {
+    let mut seen = SeenBuilder::default();
+    for row in batch.rows() {
+        // Both came from unsigned numbers that fit.
+        let (epoch, seq) = (Epoch(row.epoch.unsigned_abs()), row.seq.unsigned_abs());
+        seen.add(Kind::Raw, batch.name(row.gateway), epoch, seq);
+    }
+    for number in dead.iter().filter_map(|dead| dead.number.as_ref()) {
+        seen.add_provenance(Kind::Dead, number);
+    }
+    seen.finish()
+}
+
+/// `staging/date=<day>/hour=<hour>/<uuid>.parquet`: compaction moves events to their final place.
+fn staging_path(append_hour: i64, file_id: Uuid) -> String {
+    format!("staging/{}/{file_id}.parquet", hour_path(append_hour))
+}
+
+/// The hive partition of an hour since the Unix epoch: `date=2026-11-24/hour=07`.
+pub fn hour_path(append_hour: i64) -> String {
+    let time = UnixMicros(append_hour.saturating_mul(3_600 * 1_000_000)).to_rfc3339();
+    match time.split_once('T') {
+        Some((date, time)) => format!("date={date}/hour={}", &time[..2.min(time.len())]),
+        None => format!("date=unknown/hour={append_hour}"),
+    }
+}
+
 fn facts(file_id: Uuid, encoded: &Encoded) -> FileFacts {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     FileFacts {
@@ -208,5 +231,7 @@ fn facts(file_id: Uuid, encoded: &Encoded) -> FileFacts {
         min_effective: encoded.min_effective,
         max_effective: encoded.max_effective,
         clock_ahead_count: count(encoded.clock_ahead_count),
+        append_hour: encoded.append_hour,
+        fleets: encoded.fleets.iter().map(|(fleet, rows)| (fleet.clone(), count(*rows))).collect(),
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 //! - `sum.rs`, `sketch.rs`, `aggregate.rs`: the values of one series in one window; whatever
 //!   their order and however they are merged, the same bytes (pure).
+//! - `merge.rs` (pure), `merge_worker.rs`: hours, days and whole fleets from finer rows.
 //! - `canonical.rs`: from copies of events to minute rows, as a rebuild does it; `counted.rs`:
 //!   which metrics count; `window.rs`: minutes, hours, days (all pure).
 //! - `stream/`: windows, duplicates, late events and restarts, without time or I/O of its own.
@@ -13,12 +14,21 @@
 //! **A minute row is a pure function of the set of distinct events** (spec P2): the stream, a
 //! rebuild, and any restart in between give the same bytes.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+
+use crate::source::runner::RunnerConfig;
 
 pub mod aggregate;
 pub mod canonical;
 pub mod counted;
+pub mod merge;
+pub mod merge_worker;
+pub mod metrics;
+pub mod replays;
 pub mod sketch;
+pub mod stage;
 pub mod stream;
 pub mod sum;
 pub mod window;
@@ -55,6 +65,12 @@ pub struct RollupConfig {
     pub drain_ms: u64,
     /// How long a flush may go on after its partitions were asked back.
     pub revoke_grace_ms: u64,
+    /// How long an hour that is not over waits for more before it is merged again.
+    pub merge_delay_ms: u64,
+    /// The same for a day.
+    pub day_delay_ms: u64,
+    /// How long a fleet's minute waits for more devices before it is merged.
+    pub fleet_delay_ms: u64,
 }
 
 // By hand: the password stays out of logs.
@@ -83,11 +99,22 @@ impl Default for RollupConfig {
             device_events_max: 100_000,
             drain_ms: 20_000,
             revoke_grace_ms: 5_000,
+            merge_delay_ms: 60_000,
+            day_delay_ms: 300_000,
+            fleet_delay_ms: 20_000,
         }
     }
 }
 
 impl RollupConfig {
+    /// Its patience.
+    pub const fn runner(&self) -> RunnerConfig {
+        RunnerConfig {
+            drain: Duration::from_millis(self.drain_ms),
+            revoke_grace: Duration::from_millis(self.revoke_grace_ms),
+        }
+    }
+
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let mut want = |good: bool, text: &str| {
@@ -118,5 +145,11 @@ impl RollupConfig {
         );
         want(self.drain_ms <= 300_000, "rollup.drain_ms: at most 300000");
         want(self.revoke_grace_ms <= 15_000, "rollup.revoke_grace_ms: at most 15000");
+        want(self.merge_delay_ms <= 3_600_000, "rollup.merge_delay_ms: at most 3600000");
+        want(self.day_delay_ms <= 3_600_000, "rollup.day_delay_ms: at most 3600000");
+        want(self.fleet_delay_ms <= 3_600_000, "rollup.fleet_delay_ms: at most 3600000");
+        if !self.dsn.is_empty() {
+            crate::store::postgres::validate_dsn("rollup.dsn", &self.dsn, problems);
+        }
     }
 }

@@ -1,4 +1,8 @@
-//! Where a consumer goes on after it was given partitions.
+//! The consumer framework: what every role that reads the bus does the same way.
+//!
+//! `runner.rs` is the loop (claim, read, flush, rebalance, pause, drain), `poison.rs` remembers
+//! records that make a stage panic, `metrics.rs` counts. This file decides where a consumer goes
+//! on after it was given partitions.
 //!
 //! Positions live in the catalog, in the transaction of the effect. The bus is asked only for the
 //! bounds of its log:
@@ -9,14 +13,21 @@
 //! | within the log | the stored position | |
 //! | before the log's start | the log's start | the bus has deleted what was not read: **loss**, told loudly |
 //! | after the log's end | the log's start | the log was truncated or made anew; reading again is harmless, skipping is not |
+//!
+//! An effect that needs older records again (windows that were open) has a rewind point beside its
+//! position: reading begins there, the position stays.
 
 use std::time::Duration;
 
 use penstock_common::retry::Backoff;
 
 use crate::bus::{BusError, Consumer};
-use crate::store::catalog::{Catalog, Claim, PositionBasis};
+use crate::store::positions::{Claim, PositionBasis, Positions};
 use crate::store::postgres::StoreError;
+
+pub mod metrics;
+pub mod poison;
+pub mod runner;
 
 /// What the table says about a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +71,17 @@ enum ClaimError {
     Store(#[from] StoreError),
 }
 
-/// Claims the partitions and decides where to go on, however long the bus or the catalog are
-/// away. Dropping the future gives up.
+/// Claims the partitions and decides where to go on, however long the bus or the database
+/// are away. Dropping the future gives up.
 pub async fn claim(
     role: &str,
     consumer: &dyn Consumer,
-    catalog: &Catalog,
+    positions: &Positions,
     partitions: &[i32],
 ) -> Vec<Claim> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        match try_claim(role, consumer, catalog, partitions).await {
+        match try_claim(role, consumer, positions, partitions).await {
             Ok(claims) => return claims,
             Err(error) => {
                 let delay = backoff.next_delay();
@@ -84,11 +95,11 @@ pub async fn claim(
 async fn try_claim(
     role: &str,
     consumer: &dyn Consumer,
-    catalog: &Catalog,
+    positions: &Positions,
     partitions: &[i32],
 ) -> Result<Vec<Claim>, ClaimError> {
     let bounds = consumer.watermarks(partitions).await?;
-    Ok(catalog.claim(role, consumer.topic(), &bounds, next_offset).await?)
+    Ok(positions.claim(role, consumer.topic(), &bounds, next_offset).await?)
 }
 
 #[cfg(test)]
@@ -97,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_table_of_positions_holds() {
-        let basis = |stored| PositionBasis { partition: 0, stored, low: 10, high: 20 };
+        let basis =
+            |stored| PositionBasis { partition: 0, stored, rewind: None, low: 10, high: 20 };
         let cases = [
             (None, Resumption::First, 10),
             (Some(9), Resumption::Lost(1), 10),

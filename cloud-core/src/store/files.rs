@@ -6,6 +6,7 @@
 //!                          │ abandon_stale: nobody finished it
 //!                          ▼
 //!                      abandoned ──▶ object deleted ──▶ (after a day: deleted again, row gone)
+//! published ──(compaction)──▶ replaced ──▶ after a while: object deleted, row gone
 //! ```
 //! A row is abandoned before its object is deleted, and publishing requires a pending row: a
 //! published file can't lose its object, whoever is slow. The object is deleted once more before
@@ -13,8 +14,27 @@
 
 use uuid::Uuid;
 
-use super::catalog::{Catalog, in_time};
+use super::catalog::Catalog;
+use super::in_time;
 use super::postgres::StoreError;
+
+/// What the rows of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events.
+    Raw,
+    /// Dead letters.
+    Dead,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Dead => "dead",
+        }
+    }
+}
 
 /// A file whose object is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +52,11 @@ impl Catalog {
     ///
     /// # Errors
     /// When Postgres is away.
-    pub async fn announce(&self, file_id: Uuid, path: &str) -> Result<(), StoreError> {
+    pub async fn announce(&self, kind: Kind, file_id: Uuid, path: &str) -> Result<(), StoreError> {
         in_time(async {
-            let sql = "INSERT INTO raw_file (file_id, path, state) VALUES ($1, $2, 'pending') \
-                       ON CONFLICT (file_id) DO NOTHING";
-            self.client().await?.execute(sql, &[&file_id, &path]).await?;
+            let sql = "INSERT INTO raw_file (file_id, path, kind, state) \
+                       VALUES ($1, $2, $3, 'pending') ON CONFLICT (file_id) DO NOTHING";
+            self.client().await?.execute(sql, &[&file_id, &path, &kind.name()]).await?;
             Ok(())
         })
         .await
@@ -91,6 +111,40 @@ impl Catalog {
                  WHERE file_id = $1 AND state = 'abandoned'"
             };
             self.client().await?.execute(sql, &[&file.file_id]).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Files that compaction replaced so long ago that no reader can still want them, some of
+    /// them at most.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn replaced_before(
+        &self,
+        age_ms: u64,
+        limit: i64,
+    ) -> Result<Vec<(Uuid, String)>, StoreError> {
+        in_time(async {
+            let sql = "SELECT file_id, path FROM raw_file WHERE state = 'replaced' \
+                       AND replaced_at < now() - $1::int8 * interval '1 millisecond' \
+                       ORDER BY replaced_at LIMIT $2";
+            let age = i64::try_from(age_ms).unwrap_or(i64::MAX);
+            let rows = self.client().await?.query(sql, &[&age, &limit]).await?;
+            Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        })
+        .await
+    }
+
+    /// Forgets a replaced file whose object is deleted.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn forget_replaced(&self, file_id: Uuid) -> Result<(), StoreError> {
+        in_time(async {
+            let sql = "DELETE FROM raw_file WHERE file_id = $1 AND state = 'replaced'";
+            self.client().await?.execute(sql, &[&file_id]).await?;
             Ok(())
         })
         .await

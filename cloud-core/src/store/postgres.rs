@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio_postgres::NoTls;
 
 mod embedded {
-    refinery::embed_migrations!("migrations");
+    refinery::embed_migrations!("migrations/catalog");
 }
 
 /// Any number, the same in every process: who holds this lock migrates.
@@ -44,12 +44,17 @@ impl Default for CatalogConfig {
 impl CatalogConfig {
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
-        if let Err(error) = self.dsn.parse::<tokio_postgres::Config>() {
-            problems.push(format!("catalog.dsn can't be read: {error}"));
-        }
+        validate_dsn("catalog.dsn", &self.dsn, problems);
         if !(1..=1_000).contains(&self.connections_max) {
             problems.push("catalog.connections_max: 1 to 1000".into());
         }
+    }
+}
+
+/// Adds to `problems` if a DSN can't be read.
+pub fn validate_dsn(key: &str, dsn: &str, problems: &mut Vec<String>) {
+    if let Err(error) = dsn.parse::<tokio_postgres::Config>() {
+        problems.push(format!("{key} can't be read: {error}"));
     }
 }
 
@@ -65,6 +70,12 @@ pub enum StoreError {
     /// Nothing came back in time; it may have been done.
     #[error("Postgres did not answer within {0:?}")]
     Timeout(Duration),
+    /// A value that has no place in the database.
+    #[error("{0} is out of range")]
+    OutOfRange(&'static str),
+    /// What is stored can't be read.
+    #[error("damaged: {0}")]
+    Damaged(String),
     /// A failpoint, in tests.
     #[error(transparent)]
     Failpoint(#[from] crate::failpoint::Tripped),
@@ -86,9 +97,20 @@ fn detail(error: &tokio_postgres::Error) -> String {
 /// # Errors
 /// When the DSN can't be read.
 pub fn pool(config: &CatalogConfig) -> anyhow::Result<Pool> {
-    let mut pg: tokio_postgres::Config = config.dsn.parse().context("read catalog.dsn")?;
+    pool_of(&config.dsn, config.connections_max, None).context("catalog.dsn")
+}
+
+/// A pool of that many connections at most, whose search path is one schema.
+///
+/// # Errors
+/// When the DSN can't be read.
+pub fn pool_of(dsn: &str, connections_max: usize, schema: Option<&str>) -> anyhow::Result<Pool> {
+    let mut pg: tokio_postgres::Config = dsn.parse().context("read the DSN")?;
     let idle = "-c idle_in_transaction_session_timeout=30000";
-    let mine = format!("-c statement_timeout={STATEMENT_TIMEOUT_MS} {idle}");
+    let mut mine = format!("-c statement_timeout={STATEMENT_TIMEOUT_MS} {idle}");
+    if let Some(schema) = schema {
+        mine.push_str(&format!(" -c search_path={schema}"));
+    }
     let options = pg.get_options().map_or(mine.clone(), |theirs| format!("{mine} {theirs}"));
     pg.options(options);
     if pg.get_application_name().is_none() {
@@ -101,7 +123,7 @@ pub fn pool(config: &CatalogConfig) -> anyhow::Result<Pool> {
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(pg, NoTls, ManagerConfig { recycling_method });
     Pool::builder(manager)
-        .max_size(config.connections_max)
+        .max_size(connections_max)
         .wait_timeout(Some(Duration::from_secs(10)))
         .create_timeout(Some(Duration::from_secs(10)))
         .recycle_timeout(Some(Duration::from_secs(5)))

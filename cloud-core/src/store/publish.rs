@@ -1,23 +1,27 @@
-//! Publishing: the one transaction in which events begin to count as stored.
+//! Publishing: the one transaction in which records begin to count as stored.
 //!
-//! | the file's row | the positions | outcome |
+//! | the files' rows | the positions | outcome |
 //! |---|---|---|
-//! | pending | all at `from`, generations ours | file published, positions at `to` |
-//! | pending | any other | [`PublishError::Fenced`], nothing changed |
-//! | published | – | done: an earlier try of ours got through, its answer did not |
-//! | abandoned or gone | – | [`PublishError::NotPending`], nothing changed: upload anew |
+//! | all pending | all at `from`, generations ours | files published, positions at `to` |
+//! | all pending | any other | [`PublishError::Fenced`], nothing changed |
+//! | all published | – | done: an earlier try of ours got through, its answer did not |
+//! | any abandoned or gone | – | [`PublishError::NotPending`], nothing changed: upload anew |
 //! | (no file) | all at `to`, generations ours | done: an earlier try got through |
 //! | (no file) | all at `from`, generations ours | positions at `to` |
 //!
 //! So a publication whose COMMIT had no answer is simply tried again. Locks are taken in one
-//! order: the file, the positions by partition, the catalog's head.
+//! order: the files by id, the positions by partition, the catalog's head.
 
 use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
-use super::catalog::{Catalog, in_time};
+use super::catalog::Catalog;
+use super::in_time;
+use super::ledger;
+use super::positions::{self, Standing};
 use super::postgres::StoreError;
 use crate::failpoint::Tripped;
+use crate::ledger::bits::Seen;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,10 @@ pub struct FileFacts {
     pub max_effective: i64,
     /// Rows flagged clock_ahead.
     pub clock_ahead_count: i64,
+    /// The hour since the Unix epoch in which the bus appended all its rows.
+    pub append_hour: i64,
+    /// Its fleets and how many rows each has.
+    pub fleets: Vec<(String, i64)>,
 }
 
 /// The offsets of one partition that a publication covers: `from` up to but not including `to`.
@@ -56,10 +64,12 @@ pub struct Publication {
     pub role: String,
     /// The topic's full name.
     pub topic: String,
-    /// The file; none when the offsets brought no row (all of them dead letters).
-    pub file: Option<FileFacts>,
+    /// The files; none when the offsets brought no row (all of them dead letters).
+    pub files: Vec<FileFacts>,
     /// The partitions, in order, each once, none empty.
     pub covered: Vec<Covered>,
+    /// What the records were, by gateway and number, for the ledger: files and dead letters alike.
+    pub seen: Vec<Seen>,
 }
 
 /// Why a publication changed nothing.
@@ -79,8 +89,8 @@ pub enum PublishError {
         /// What stands there.
         found: String,
     },
-    /// The sweep took the file for dead.
-    #[error("the file is no longer pending")]
+    /// The sweep took a file for dead.
+    #[error("a file is no longer pending")]
     NotPending,
     /// Nothing is known: try again.
     #[error(transparent)]
@@ -97,6 +107,13 @@ impl From<Tripped> for PublishError {
     fn from(error: Tripped) -> Self {
         Self::Store(error.into())
     }
+}
+
+/// What the files' rows say.
+#[derive(PartialEq, Eq)]
+pub(super) enum FilesAre {
+    Pending,
+    Published,
 }
 
 impl Catalog {
@@ -126,90 +143,67 @@ async fn prepare(
     transaction: &Transaction<'_>,
     publication: &Publication,
 ) -> Result<bool, PublishError> {
-    if let Some(file) = &publication.file {
-        let sql = "SELECT state FROM raw_file WHERE file_id = $1 FOR UPDATE";
-        let row = transaction.query_opt(sql, &[&file.file_id]).await?;
-        match row.as_ref().map(|row| row.get::<_, &str>(0)) {
-            Some("pending") => {}
-            Some("published") => return Ok(false),
-            _ => return Err(PublishError::NotPending),
-        }
-    }
-    if check_positions(transaction, publication).await? == AlreadyMoved(true) {
+    let Publication { role, topic, files, covered, seen } = publication;
+    let ids: Vec<Uuid> = files.iter().map(|file| file.file_id).collect();
+    if lock_files(transaction, &ids).await? == FilesAre::Published {
         return Ok(false);
     }
-    move_positions(transaction, publication).await?;
-    if let Some(file) = &publication.file {
-        publish_file(transaction, publication, file).await?;
+    match positions::check(transaction, role, topic, covered).await? {
+        Standing::Ours => {}
+        Standing::AlreadyMoved if files.is_empty() => return Ok(false),
+        // Our files are pending: whoever moved the positions, it was not this publication.
+        Standing::AlreadyMoved => return Err(moved_without_us(covered)),
+    }
+    positions::advance(transaction, role, topic, covered, &[]).await?;
+    ledger::note_seen(transaction, seen).await?;
+    if let Some(first) = files.first() {
+        note_ranges(transaction, topic, first.file_id, covered).await?;
+        let seq = next_seq(transaction).await?;
+        for file in files {
+            publish_file(transaction, file, seq).await?;
+        }
     }
     Ok(true)
 }
 
-#[derive(PartialEq, Eq)]
-struct AlreadyMoved(bool);
-
-async fn check_positions(
-    transaction: &Transaction<'_>,
-    publication: &Publication,
-) -> Result<AlreadyMoved, PublishError> {
-    let Publication { role, topic, file, covered } = publication;
-    let partitions: Vec<i32> = covered.iter().map(|c| c.partition).collect();
-    let rows = transaction
-        .query(
-            "SELECT \"partition\", next_offset, generation FROM consumer_position \
-             WHERE role = $1 AND topic = $2 AND \"partition\" = ANY($3) \
-             ORDER BY \"partition\" FOR UPDATE",
-            &[role, topic, &partitions],
-        )
-        .await?;
-    let found = |partition: i32| {
-        let row = rows.iter().find(|row| row.get::<_, i32>(0) == partition);
-        row.map(|row| (row.get::<_, i64>(1), row.get::<_, i64>(2)))
-    };
-    let at = |want: fn(&Covered) -> i64| {
-        move |c: &&Covered| found(c.partition) == Some((want(c), c.generation))
-    };
-    // With a file, its row has already said that no earlier try got through.
-    if file.is_none() && covered.iter().all(|c| at(|c| c.to)(&c)) {
-        return Ok(AlreadyMoved(true));
-    }
-    match covered.iter().find(|c| !at(|c| c.from)(c)) {
-        None => Ok(AlreadyMoved(false)),
-        Some(c) => Err(PublishError::Fenced {
-            partition: c.partition,
-            from: c.from,
-            generation: c.generation,
-            found: found(c.partition).map_or("nothing".into(), |(offset, generation)| {
-                format!("offset {offset} of generation {generation}")
-            }),
-        }),
-    }
+pub(super) fn moved_without_us(covered: &[Covered]) -> PublishError {
+    let first = covered.first().copied();
+    let c = first.unwrap_or(Covered { partition: -1, from: 0, to: 0, generation: 0 });
+    let found = format!("offset {} of generation {}", c.to, c.generation);
+    PublishError::Fenced { partition: c.partition, from: c.from, generation: c.generation, found }
 }
 
-async fn move_positions(
+/// Locks the rows of announced files.
+pub(super) async fn lock_files(
     transaction: &Transaction<'_>,
-    publication: &Publication,
-) -> Result<(), PublishError> {
-    let Publication { role, topic, covered, .. } = publication;
-    let partitions: Vec<i32> = covered.iter().map(|c| c.partition).collect();
-    let to: Vec<i64> = covered.iter().map(|c| c.to).collect();
-    transaction
-        .execute(
-            "UPDATE consumer_position AS p SET next_offset = new.o, updated_at = now() \
-             FROM unnest($3::int4[], $4::int8[]) AS new (n, o) \
-             WHERE p.role = $1 AND p.topic = $2 AND p.\"partition\" = new.n",
-            &[role, topic, &partitions, &to],
-        )
-        .await?;
-    Ok(())
+    ids: &[Uuid],
+) -> Result<FilesAre, PublishError> {
+    let sql = "SELECT state FROM raw_file WHERE file_id = ANY($1) ORDER BY file_id FOR UPDATE";
+    let rows = transaction.query(sql, &[&ids]).await?;
+    let all = |state: &str| rows.iter().all(|row| row.get::<_, &str>(0) == state);
+    if rows.len() == ids.len() && all("pending") {
+        return Ok(FilesAre::Pending);
+    }
+    // Compaction may have replaced them since.
+    let is_done = |state: &str| state == "published" || state == "replaced";
+    if rows.len() == ids.len() && rows.iter().all(|row| is_done(row.get(0))) {
+        return Ok(FilesAre::Published);
+    }
+    Err(PublishError::NotPending)
 }
 
-async fn publish_file(
+/// Takes the next number of the catalog. From here on every other publication waits.
+pub(super) async fn next_seq(transaction: &Transaction<'_>) -> Result<i64, StoreError> {
+    let sql = "UPDATE catalog_head SET seq = seq + 1 RETURNING seq";
+    Ok(transaction.query_one(sql, &[]).await?.get(0))
+}
+
+pub(super) async fn note_ranges(
     transaction: &Transaction<'_>,
-    publication: &Publication,
-    file: &FileFacts,
-) -> Result<(), PublishError> {
-    let Publication { topic, covered, .. } = publication;
+    topic: &str,
+    file_id: Uuid,
+    covered: &[Covered],
+) -> Result<(), StoreError> {
     let partitions: Vec<i32> = covered.iter().map(|c| c.partition).collect();
     let from: Vec<i64> = covered.iter().map(|c| c.from).collect();
     let to: Vec<i64> = covered.iter().map(|c| c.to).collect();
@@ -217,16 +211,23 @@ async fn publish_file(
         .execute(
             "INSERT INTO raw_file_range (file_id, topic, \"partition\", from_offset, to_offset) \
              SELECT $1, $2, p, f, t FROM unnest($3::int4[], $4::int8[], $5::int8[]) AS new (p, f, t)",
-            &[&file.file_id, topic, &partitions, &from, &to],
+            &[&file_id, &topic, &partitions, &from, &to],
         )
         .await?;
-    // Last: from here on every other publication waits.
+    Ok(())
+}
+
+/// Turns a pending file into one that readers see from `seq` on.
+pub(super) async fn publish_file(
+    transaction: &Transaction<'_>,
+    file: &FileFacts,
+    seq: i64,
+) -> Result<(), StoreError> {
     transaction
         .execute(
-            "WITH head AS (UPDATE catalog_head SET seq = seq + 1 RETURNING seq) \
-             UPDATE raw_file SET state = 'published', published_at = now(), rows = $2, \
+            "UPDATE raw_file SET state = 'published', published_at = now(), rows = $2, \
                bytes = $3, min_effective = $4, max_effective = $5, clock_ahead_count = $6, \
-               catalog_seq = head.seq FROM head WHERE file_id = $1",
+               append_hour = $7, catalog_seq = $8 WHERE file_id = $1",
             &[
                 &file.file_id,
                 &file.rows,
@@ -234,7 +235,18 @@ async fn publish_file(
                 &file.min_effective,
                 &file.max_effective,
                 &file.clock_ahead_count,
+                &file.append_hour,
+                &seq,
             ],
+        )
+        .await?;
+    let (fleets, rows): (Vec<&str>, Vec<i64>) =
+        file.fleets.iter().map(|(fleet, rows)| (fleet.as_str(), *rows)).unzip();
+    transaction
+        .execute(
+            "INSERT INTO raw_file_fleet (file_id, fleet, rows) \
+             SELECT $1, f, r FROM unnest($2::text[], $3::int8[]) AS new (f, r)",
+            &[&file.file_id, &fleets, &rows],
         )
         .await?;
     Ok(())

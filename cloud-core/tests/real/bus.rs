@@ -43,7 +43,7 @@ async fn deleted_records_are_counted_as_lost_and_the_rest_is_stored() {
     delete_before(&rig, |partition| end(&first, partition) + 3).await;
     let running = rig.start();
     rig.drained(&second).await;
-    assert_eq!(running.metrics.lost.get(), 3 * u64::from(PARTITIONS.unsigned_abs()));
+    assert_eq!(running.source.lost.get(), 3 * u64::from(PARTITIONS.unsigned_abs()));
     running.stop().await;
     let is_deleted = |one: &&Sent| one.offset >= end(&first, one.partition) + 3;
     let kept: Vec<Sent> =
@@ -59,7 +59,7 @@ async fn a_first_start_begins_at_the_log_start_without_calling_it_loss() {
     delete_before(&rig, |_| 5).await;
     let running = rig.start();
     rig.drained(&sent).await;
-    assert_eq!(running.metrics.lost.get(), 0);
+    assert_eq!(running.source.lost.get(), 0);
     running.stop().await;
     let kept: Vec<Sent> = sent.into_iter().filter(|one| one.offset >= 5).collect();
     rig.assert_stored_exactly(&kept).await;
@@ -75,7 +75,7 @@ async fn a_position_after_the_end_begins_anew() {
     let sent = rig.send(&fleet(20, 10)).await;
     let running = rig.start();
     eventually("all are stored", async || rig.catalog.totals().await.unwrap().rows >= 200).await;
-    assert_eq!(running.metrics.ahead.get(), u64::from(PARTITIONS.unsigned_abs()));
+    assert_eq!(running.source.ahead.get(), u64::from(PARTITIONS.unsigned_abs()));
     running.stop().await;
     rig.assert_stored_exactly(&sent).await;
 }

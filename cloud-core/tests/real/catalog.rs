@@ -2,11 +2,15 @@
 
 use cloud_core::bus::Watermarks;
 use cloud_core::failpoint::Failpoints;
+use cloud_core::ledger::bits::{self as ledger, SeenBuilder};
 use cloud_core::source::next_offset;
-use cloud_core::store::catalog::{Catalog, Claim};
+use cloud_core::store::catalog::Catalog;
+use cloud_core::store::files::Kind;
+use cloud_core::store::positions::Claim;
 use cloud_core::store::postgres::{CatalogConfig, migrate, pool};
 use cloud_core::store::publish::{Covered, FileFacts, Publication, PublishError};
 use futures::future::join_all;
+use penstock_common::event::Epoch;
 use uuid::Uuid;
 
 use crate::support::services::Database;
@@ -27,12 +31,12 @@ impl Scene {
 
     async fn claim(&self, low: i64, high: i64) -> Claim {
         let bounds = [Watermarks { partition: 0, low, high }];
-        self.catalog.claim("raw", "t", &bounds, next_offset).await.unwrap()[0]
+        self.catalog.positions().claim("raw", "t", &bounds, next_offset).await.unwrap()[0]
     }
 
     async fn announced(&self) -> Uuid {
         let file_id = Uuid::new_v4();
-        self.catalog.announce(file_id, &format!("staging/{file_id}")).await.unwrap();
+        self.catalog.announce(Kind::Raw, file_id, &format!("staging/{file_id}")).await.unwrap();
         file_id
     }
 
@@ -42,7 +46,7 @@ impl Scene {
             (SELECT string_agg(f::text, ';' ORDER BY file_id) FROM raw_file f), ' ', \
             (SELECT string_agg(r::text, ';' ORDER BY file_id, \"partition\") FROM raw_file_range r), \
             ' ', (SELECT string_agg(p::text, ';' ORDER BY \"partition\") FROM consumer_position p), \
-            ' ', (SELECT seq FROM catalog_head))";
+            ' ', (SELECT seq FROM catalog_head), ' ', (SELECT count(*) FROM ledger_seen))";
         self.database.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 }
@@ -55,12 +59,17 @@ fn publication(file_id: Option<Uuid>, from: i64, to: i64, generation: i64) -> Pu
         min_effective: 5,
         max_effective: 9,
         clock_ahead_count: 0,
+        append_hour: 490_000,
+        fleets: vec![("press".into(), to - from)],
     };
+    let mut seen = SeenBuilder::default();
+    seen.add(ledger::Kind::Raw, "g", Epoch(1), from.unsigned_abs());
     Publication {
         role: "raw".into(),
         topic: "t".into(),
-        file: file_id.map(facts),
+        files: file_id.map(facts).into_iter().collect(),
         covered: vec![Covered { partition: 0, from, to, generation }],
+        seen: seen.finish(),
     }
 }
 
@@ -85,7 +94,7 @@ async fn a_publication_counts_once_however_often_it_is_tried() {
     let after = scene.state().await;
     scene.catalog.publish(&publication).await.unwrap();
     assert_eq!(scene.state().await, after);
-    assert_eq!(scene.catalog.positions("raw").await.unwrap()[0].next_offset, 10);
+    assert_eq!(scene.catalog.positions().of_role("raw").await.unwrap()[0].next_offset, 10);
     assert_eq!(scene.catalog.totals().await.unwrap().as_of, 1);
 }
 
@@ -95,7 +104,7 @@ async fn offsets_without_rows_move_the_position_once() {
     scene.claim(0, 50).await;
     for _ in 0..2 {
         scene.catalog.publish(&publication(None, 0, 4, 1)).await.unwrap();
-        assert_eq!(scene.catalog.positions("raw").await.unwrap()[0].next_offset, 4);
+        assert_eq!(scene.catalog.positions().of_role("raw").await.unwrap()[0].next_offset, 4);
     }
     assert_eq!(scene.catalog.head().await.unwrap(), 0);
     let stale = scene.catalog.publish(&publication(None, 0, 3, 1)).await.unwrap_err();
@@ -163,7 +172,7 @@ async fn publications_are_numbered_without_gaps() {
     let scene = Scene::new().await;
     let bounds: Vec<Watermarks> =
         (0..6).map(|partition| Watermarks { partition, low: 0, high: 9 }).collect();
-    scene.catalog.claim("raw", "t", &bounds, next_offset).await.unwrap();
+    scene.catalog.positions().claim("raw", "t", &bounds, next_offset).await.unwrap();
     let publish = async |partition| {
         for n in 0..10 {
             let mut one = publication(Some(scene.announced().await), n, n + 1, 1);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use cloud_core::failpoint::{Action, Failpoints, Gate};
-use cloud_core::raw::ROLE;
 use cloud_core::raw::sweep::sweep;
+use cloud_core::raw::{ROLE, RawConfig};
 use cloud_core::source;
-use cloud_core::store::catalog::Claim;
+use cloud_core::store::files::Kind;
+use cloud_core::store::positions::Claim;
 use penstock_common::topic::Topic;
 
 use crate::support::events::fleet;
@@ -33,7 +34,7 @@ async fn crash_at(point: &'static str, store: Store) {
 
     // What the crash left is abandoned, then deleted; what is published stays.
     let published = rig.catalog.totals().await.unwrap().files;
-    let swept = sweep(&rig.catalog, &rig.objects, 0).await.unwrap();
+    let swept = sweep(&rig.catalog, &rig.objects, &stale_after(0)).await.unwrap();
     let left = u64::from(point != "after_commit");
     assert_eq!((swept.abandoned, swept.deleted as u64), (left, left), "{point}");
     let abandoned = rig.database.client().await;
@@ -94,7 +95,7 @@ async fn steal(rig: &Rig) -> Vec<Claim> {
     let bounds: Vec<_> = (0..PARTITIONS)
         .map(|partition| cloud_core::bus::Watermarks { partition, low: 0, high: i64::MAX })
         .collect();
-    rig.catalog.claim(ROLE, &topic, &bounds, source::next_offset).await.unwrap()
+    rig.catalog.positions().claim(ROLE, &topic, &bounds, source::next_offset).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +114,9 @@ async fn a_zombie_publishes_nothing() {
     assert!(format!("{error:#}").contains("is not ours"), "{error:#}");
     assert_eq!(zombie.metrics.fenced.get(), 1);
     assert_eq!(rig.catalog.totals().await.unwrap().files, 0);
-    assert!(rig.catalog.positions(ROLE).await.unwrap().iter().all(|p| p.next_offset == 0));
+    assert!(
+        rig.catalog.positions().of_role(ROLE).await.unwrap().iter().all(|p| p.next_offset == 0)
+    );
 
     let survivor = rig.start();
     rig.drained(&sent).await;
@@ -130,7 +133,7 @@ async fn a_writer_whose_file_was_swept_writes_it_anew() {
     let sent = rig.send(&fleet(10, 20)).await;
     let slow = rig.start_with(failpoints.clone());
     gate.reached().await;
-    let swept = sweep(&rig.catalog, &rig.objects, 0).await.unwrap();
+    let swept = sweep(&rig.catalog, &rig.objects, &stale_after(0)).await.unwrap();
     assert_eq!((swept.abandoned, swept.deleted), (1, 1));
     failpoints.arm("after_upload", Action::Fail(0));
     gate.release();
@@ -143,21 +146,25 @@ async fn a_writer_whose_file_was_swept_writes_it_anew() {
 async fn a_sweep_that_dies_is_finished_by_the_next() {
     let rig = Rig::new(Store::Directory).await;
     let (id, path) = (uuid::Uuid::new_v4(), "staging/x.parquet");
-    rig.catalog.announce(id, path).await.unwrap();
+    rig.catalog.announce(Kind::Raw, id, path).await.unwrap();
     rig.objects.put(path, "x".into()).await.unwrap();
     // It died after abandoning.
     assert_eq!(rig.catalog.abandon_stale(0).await.unwrap(), 1);
     assert!(rig.objects.exists(path).await.unwrap());
-    let swept = sweep(&rig.catalog, &rig.objects, 60_000).await.unwrap();
+    let swept = sweep(&rig.catalog, &rig.objects, &stale_after(60_000)).await.unwrap();
     assert_eq!((swept.abandoned, swept.deleted), (0, 1));
     assert!(!rig.objects.exists(path).await.unwrap());
     // A slow writer uploads after that; a day later it is deleted again, and the row with it.
     rig.objects.put(path, "x".into()).await.unwrap();
-    assert_eq!(sweep(&rig.catalog, &rig.objects, 60_000).await.unwrap().deleted, 0);
+    assert_eq!(sweep(&rig.catalog, &rig.objects, &stale_after(60_000)).await.unwrap().deleted, 0);
     let client = rig.database.client().await;
     let day = "UPDATE raw_file SET object_deleted_at = now() - interval '25 hours'";
     client.execute(day, &[]).await.unwrap();
-    assert_eq!(sweep(&rig.catalog, &rig.objects, 60_000).await.unwrap().deleted, 1);
+    assert_eq!(sweep(&rig.catalog, &rig.objects, &stale_after(60_000)).await.unwrap().deleted, 1);
     eventually("the object is gone", async || !rig.objects.exists(path).await.unwrap()).await;
     assert_eq!(rig.database.number("SELECT count(*) FROM raw_file").await, 0);
+}
+
+fn stale_after(stale_pending_ms: u64) -> RawConfig {
+    RawConfig { stale_pending_ms, ..RawConfig::default() }
 }

@@ -3,11 +3,18 @@
 
 mod bus;
 mod catalog;
+mod compact;
 mod crash;
+mod dead_letters;
+mod dead_letters_api;
+mod ledger;
+mod ledger_store;
 mod outage;
 mod pages;
 mod process;
 mod query;
 mod raw;
+mod rollup;
+mod rollup_store;
 mod support;
 mod topics;

@@ -68,7 +68,7 @@ async fn a_stuck_flush_does_not_hold_up_a_rebalance() {
     let upload = stuck.metrics.retries.with_label_values(&["upload"]);
     eventually("the first writer is stuck", async || upload.get() > 0).await;
     let second = rig.start();
-    let revocations = &stuck.metrics.revocations;
+    let revocations = &stuck.source.revocations;
     eventually("the first writer has let go", async || revocations.get() > 0).await;
     sent.extend(rig.send(&fleet(10, 20)).await);
     std::fs::remove_file(&staging).unwrap();

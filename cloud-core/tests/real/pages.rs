@@ -60,9 +60,9 @@ async fn write(objects: &Objects, number: usize, events: &[Event]) -> Option<Fil
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         let payload = event.payload();
         let record = Record::new((0, offset), UnixMicros(T0), None, payload.as_bytes(), headers);
-        batch.push(&record).unwrap();
+        batch.push(&record, 88).unwrap();
     }
-    let encoded = encode(&batch).unwrap()?;
+    let encoded = encode(&batch).unwrap().pop()?;
     let path = format!("{number}.parquet");
     objects.put(&path, encoded.bytes.clone()).await.unwrap();
     Some(FileEntry {

@@ -19,6 +19,7 @@ fn config(rig: &Rig) -> CoreConfig {
         ready_file: Some(rig.dir.path().join("ready.json")),
         ..CoreConfig::default()
     };
+    config.raw.late_days_max = rig.raw.late_days_max;
     config.api.listen = "127.0.0.1:0".into();
     config.admin.listen = "127.0.0.1:0".into();
     config

@@ -129,7 +129,7 @@ async fn owners_may_come_and_go() {
     let revocations = second.metrics.clone();
     eventually("both have partitions", async || {
         sent.extend(rig.send(&fleet(20, 2)).await);
-        first.metrics.revocations.get() > 0 && revocations.files.get() > 0
+        first.source.revocations.get() > 0 && revocations.files.get() > 0
     })
     .await;
     sent.extend(rig.send(&fleet(20, 20)).await);
@@ -156,7 +156,7 @@ async fn what_is_held_at_a_rebalance_is_read_again_by_its_next_owner() {
         other.get() > 0 && held.get() > 0 && held.get() + other.get() > payloads
     })
     .await;
-    assert!(first.metrics.revocations.get() >= 1);
+    assert!(first.source.revocations.get() >= 1);
     // Each stores its part when it is told to stop.
     first.stop.cancel();
     second.stop.cancel();

@@ -39,8 +39,12 @@ impl KafkaConsumer {
     /// When the client or its thread can't be created. A broker that is away is not an error: the
     /// client keeps trying.
     pub fn open(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, BusError> {
-        let consumer: BaseConsumer<Context> = config
-            .client()
+        let mut client = config.client();
+        if !config.instance_id.is_empty() {
+            // One process has a member in each group and on each topic.
+            client.set("group.instance.id", format!("{}-{topic}", config.instance_id));
+        }
+        let consumer: BaseConsumer<Context> = client
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")

@@ -29,6 +29,10 @@ pub struct KafkaConfig {
     pub min_insync_replicas: i32,
     /// After how long without a heartbeat a consumer's partitions go to others.
     pub session_timeout_ms: u32,
+    /// A name of this process that its successor will have too (a pod of a stateful set): one that
+    /// is back within the session's time-out gets its partitions again and nobody else notices.
+    /// Empty: every start is a new member.
+    pub instance_id: String,
 }
 
 impl Default for KafkaConfig {
@@ -39,6 +43,7 @@ impl Default for KafkaConfig {
             replication: 1,
             min_insync_replicas: 1,
             session_timeout_ms: 10_000,
+            instance_id: String::new(),
         }
     }
 }
@@ -54,6 +59,12 @@ impl KafkaConfig {
             problems.push(format!(
                 "kafka.topic_prefix {:?}: at most 100 letters, digits, '.', '_' and '-'",
                 self.topic_prefix
+            ));
+        }
+        if !self.instance_id.chars().all(name_char) || self.instance_id.len() > 100 {
+            problems.push(format!(
+                "kafka.instance_id {:?}: at most 100 letters, digits, '.', '_' and '-'",
+                self.instance_id
             ));
         }
         if self.replication < 1 || !(1..=self.replication).contains(&self.min_insync_replicas) {

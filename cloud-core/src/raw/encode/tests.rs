@@ -55,7 +55,7 @@ impl Given {
 fn batch(given: &[Given]) -> Batch {
     let mut batch = Batch::default();
     for (offset, one) in (0..).zip(given) {
-        batch.push(&one.record(offset)).unwrap();
+        batch.push(&one.record(offset), 88).unwrap();
     }
     batch
 }
@@ -99,7 +99,7 @@ proptest! {
     fn every_column_comes_back_in_the_order_of_the_file(
         given in prop::collection::vec(given(), 1..60),
     ) {
-        let encoded = encode(&batch(&given)).unwrap().unwrap();
+        let encoded = encode(&batch(&given)).unwrap().remove(0);
         let events = read(&encoded);
         let place = |e: &StoredEvent| {
             (e.device_id.clone(), e.key(), e.precedence())
@@ -137,7 +137,7 @@ proptest! {
 
 #[test]
 fn an_empty_batch_is_no_file() {
-    assert!(encode(&Batch::default()).unwrap().is_none());
+    assert!(encode(&Batch::default()).unwrap().is_empty());
 }
 
 /// A minute of 25,000 devices, six events each: more than one row group.
@@ -153,7 +153,7 @@ fn minute() -> (Encoded, usize) {
         metrics: vec![("cpu_temp".into(), n as f64)],
     });
     let batch = batch(&given.collect::<Vec<_>>());
-    (encode(&batch).unwrap().unwrap(), batch.rows().len())
+    (encode(&batch).unwrap().remove(0), batch.rows().len())
 }
 
 #[test]
@@ -184,4 +184,29 @@ fn metadata_names_the_format() {
     let metadata = builder.metadata().file_metadata().key_value_metadata().unwrap();
     let format = metadata.iter().find(|entry| entry.key == "penstock.format").unwrap();
     assert_eq!(format.value.as_deref(), Some("1"));
+}
+
+#[test]
+fn rows_appended_in_two_hours_are_two_files() {
+    let hour = 3_600_000_000;
+    let mut batch = Batch::default();
+    for (offset, append_time) in [(0, hour - 1_000), (1, hour), (2, 5_000), (3, 2 * hour - 1)] {
+        let given = Given {
+            id: offset,
+            device: "d".into(),
+            time: 0,
+            delay: 1,
+            gateway: "g",
+            seq: 0,
+            metrics: Vec::new(),
+        };
+        let mut record = given.record(i64::try_from(offset).unwrap());
+        record.append_time = UnixMicros(append_time);
+        batch.push(&record, 88).unwrap();
+    }
+    let files = encode(&batch).unwrap();
+    let ids = |file| read(file).iter().map(|e| e.event_id.as_u128()).collect::<Vec<_>>();
+    let found: Vec<_> = files.iter().map(|file| (file.append_hour, ids(file))).collect();
+    assert_eq!(found, [(0, vec![0, 2]), (1, vec![1, 3])]);
+    assert!(files.iter().all(|file| file.fleets.iter().map(|(_, rows)| rows).sum::<usize>() == 2));
 }

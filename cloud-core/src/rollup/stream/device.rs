@@ -10,23 +10,23 @@ use crate::rollup::window::minute_of;
 /// A device on its partition. Times in µs.
 pub(super) struct Device {
     /// Its fleet.
-    pub(super) fleet: Arc<str>,
+    pub fleet: Arc<str>,
     /// Its name.
-    pub(super) name: Arc<str>,
+    pub name: Arc<str>,
     /// Minutes that end at or before this take no more events. A whole minute, or the least time.
-    pub(super) closed_through: i64,
+    pub closed_through: i64,
     /// The same, as the store has it or is about to.
-    pub(super) stored_through: i64,
+    pub stored_through: i64,
     /// The newest time that it has shown.
-    pub(super) newest: i64,
+    pub newest: i64,
     /// When the bus got its newest event.
-    pub(super) last_append: i64,
+    pub last_append: i64,
     /// Ascending; those that have closed leave with the next flush.
-    pub(super) minutes: Vec<Minute>,
+    pub minutes: Vec<Minute>,
     /// Its remembered events.
-    pub(super) ids: Ids,
+    pub ids: Ids,
     /// Whether an event of it was read since the partition was assigned.
-    pub(super) seen: bool,
+    pub seen: bool,
 }
 
 impl Device {

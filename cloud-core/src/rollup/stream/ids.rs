@@ -12,18 +12,18 @@ const INDEXED: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remembered {
     /// Its id.
-    pub(super) event_id: u128,
+    pub event_id: u128,
     /// A hash of its bytes.
-    pub(super) body: u64,
+    pub body: u64,
     /// The schema version that it was held against.
-    pub(super) schema_version: u32,
+    pub schema_version: u32,
     /// Whether there are, or may have been, copies of it that differ in bytes or in their
     /// minute: then which one counts can change with every further copy.
-    pub(super) doubtful: bool,
+    pub doubtful: bool,
     /// Its offset.
-    pub(super) offset: i64,
+    pub offset: i64,
     /// The start of its minute, µs.
-    pub(super) minute: i64,
+    pub minute: i64,
 }
 
 /// As it is kept: halves, so that nothing is padded.
@@ -49,7 +49,8 @@ pub(super) struct Ids {
     /// How many have been forgotten: the number of the first entry.
     forgotten: u64,
     /// The newest entry's number by id.
-    index: Option<HashMap<[u64; 2], u64>>,
+    #[allow(clippy::box_collection, reason = "most devices have none: a pointer is smaller")]
+    index: Option<Box<HashMap<[u64; 2], u64>>>,
 }
 
 const fn halves(event_id: u128) -> [u64; 2] {
@@ -131,7 +132,8 @@ impl Ids {
         self.tags.push_back(tag(id));
         if self.index.is_none() && self.entries.len() > INDEXED {
             let numbered = (self.forgotten..).zip(&self.entries);
-            self.index = Some(numbered.map(|(number, entry)| (entry.id, number)).collect());
+            self.index =
+                Some(Box::new(numbered.map(|(number, entry)| (entry.id, number)).collect()));
         }
     }
 
@@ -202,7 +204,7 @@ mod tests {
             event_id,
             body: number,
             schema_version: 1,
-            doubtful: number % 3 == 0,
+            doubtful: number.is_multiple_of(3),
             offset: number as i64,
             minute: 0,
         }

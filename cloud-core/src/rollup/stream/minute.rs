@@ -11,9 +11,9 @@ use crate::rollup::counted::Metric;
 /// An open minute.
 pub(super) struct Minute {
     /// Its start, µs.
-    pub(super) start: i64,
+    pub start: i64,
     /// The greatest offset that was counted; −1 when none was.
-    pub(super) last_offset: i64,
+    pub last_offset: i64,
     /// Runs: a header (shape << 32 | events), then the values as bits, event by event.
     words: Vec<u64>,
     /// Where the last run begins.

@@ -17,22 +17,22 @@ pub(super) type DeviceAt = u32;
 /// An hour to be rebuilt; the fields are those of [`crate::store::rollup::Mark`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marked {
-    pub(super) event_offset: i64,
-    pub(super) ready_through: i64,
-    pub(super) done_through: i64,
-    pub(super) reason: &'static str,
+    pub event_offset: i64,
+    pub ready_through: i64,
+    pub done_through: i64,
+    pub reason: &'static str,
 }
 
 /// A partition that is ours.
 pub(super) struct Part {
     /// Its number.
-    pub(super) partition: i32,
+    pub partition: i32,
     /// What is before is stored.
     position: i64,
     /// The next offset to be read.
-    pub(super) next: i64,
+    pub next: i64,
     /// As the store has it.
-    pub(super) rewind: i64,
+    pub rewind: i64,
     incomplete: bool,
     /// The bus's newest time.
     time: i64,
@@ -41,14 +41,14 @@ pub(super) struct Part {
     /// The first offset of each minute of the bus's time.
     timeline: VecDeque<(i64, i64)>,
     /// Events remembered.
-    pub(super) events: usize,
+    pub events: usize,
     /// Rows of minutes that have closed, about; only grows.
-    pub(super) closed_rows: usize,
+    pub closed_rows: usize,
     /// Devices, those without an event too.
-    pub(super) devices: Vec<Device>,
+    pub devices: Vec<Device>,
     by_name: HashMap<Arc<str>, HashMap<Arc<str>, DeviceAt>>,
     /// By device and hour.
-    pub(super) marks: BTreeMap<(DeviceAt, i64), Marked>,
+    pub marks: BTreeMap<(DeviceAt, i64), Marked>,
 }
 
 impl Part {

@@ -9,13 +9,15 @@ use cloud_core::bus::kafka::{KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaProduc
 use cloud_core::bus::topics::{TopicAdmin, plans};
 use cloud_core::failpoint::Failpoints;
 use cloud_core::raw::metrics::RawMetrics;
-use cloud_core::raw::stage::Stage;
+use cloud_core::raw::sink::{Intake, RawSink};
 use cloud_core::raw::write::Writer;
 use cloud_core::raw::{ROLE, RawConfig};
+use cloud_core::source::metrics::{SourceCounters, SourceMetrics};
+use cloud_core::source::poison::PoisonMemory;
+use cloud_core::source::runner::Runner;
 use cloud_core::store::catalog::Catalog;
 use cloud_core::store::object::{Objects, StoreConfig};
 use cloud_core::store::postgres::{self, CatalogConfig};
-use penstock_common::clock::SystemClock;
 use penstock_common::topic::Topic;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) mod events;
 pub(crate) mod http;
+pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod services;
 pub(crate) mod stored;
@@ -68,13 +71,8 @@ impl Rig {
         };
         let admin = KafkaAdmin::open(&kafka).unwrap();
         for mut plan in plans(&kafka.topic_prefix, 1, 1) {
-            if [Topic::RawEvents, Topic::DeadLetter]
-                .map(|t| t.name(&kafka.topic_prefix))
-                .contains(&plan.name)
-            {
-                plan.partitions = PARTITIONS;
-                admin.create(&plan).await.unwrap();
-            }
+            plan.partitions = PARTITIONS;
+            admin.create(&plan).await.unwrap();
         }
         let dir = tempfile::tempdir().unwrap();
         let store_config = match store {
@@ -88,7 +86,9 @@ impl Rig {
         let catalog_config = CatalogConfig { dsn: database.dsn.clone(), connections_max: 8 };
         let pool = postgres::pool(&catalog_config).unwrap();
         postgres::migrate(&pool).await.unwrap();
-        let raw = RawConfig { flush_interval_ms: 300, ..RawConfig::default() };
+        // The events of tests have fixed times.
+        let raw =
+            RawConfig { flush_interval_ms: 300, late_days_max: 3_650, ..RawConfig::default() };
         Self {
             producer: Arc::new(KafkaProducer::open(&kafka).unwrap()),
             catalog: Catalog::new(pool, Failpoints::default()),
@@ -134,20 +134,30 @@ impl Rig {
 
     fn run(&self, consumer: Box<dyn Consumer>, failpoints: Failpoints) -> Running {
         let pool = postgres::pool(&self.catalog_config).unwrap();
-        let metrics = RawMetrics::new(&Registry::new()).unwrap();
+        let registry = Registry::new();
+        let metrics = RawMetrics::new(&registry).unwrap();
+        let source = SourceMetrics::new(&registry).unwrap().of(ROLE, "raw-events");
         let writer = Writer {
             catalog: Catalog::new(pool, failpoints.clone()),
             objects: self.objects.clone(),
             producer: self.producer.clone(),
             topic: self.topic(),
             dead_letter_topic: self.dead_letter_topic(),
-            clock: Arc::new(SystemClock),
             failpoints,
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
-        let stage = Stage::new(consumer, writer, self.raw.clone(), stop.clone());
-        Running { task: tokio::spawn(stage.run()), stop, metrics }
+        let runner = Runner {
+            role: ROLE,
+            consumer,
+            positions: writer.catalog.positions(),
+            sink: RawSink::new(writer, self.raw.clone(), Intake::Every),
+            config: self.raw.runner(),
+            counters: source.clone(),
+            poison: PoisonMemory::default(),
+            stop: stop.clone(),
+        };
+        Running { task: tokio::spawn(runner.run()), stop, metrics, source }
     }
 
     /// Waits until everything that was sent is stored or a dead letter.
@@ -159,7 +169,7 @@ impl Rig {
         }
         let topic = self.topic();
         eventually("everything is stored", async || {
-            let positions = self.catalog.positions(ROLE).await.unwrap();
+            let positions = self.catalog.positions().of_role(ROLE).await.unwrap();
             ends.iter().all(|(partition, end)| {
                 positions.iter().any(|position| {
                     position.topic == topic
@@ -177,6 +187,7 @@ pub(crate) struct Running {
     pub(crate) task: JoinHandle<anyhow::Result<()>>,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: RawMetrics,
+    pub(crate) source: SourceCounters,
 }
 
 impl Running {

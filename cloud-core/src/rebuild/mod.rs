@@ -1,0 +1,2 @@
+//! Rebuilding rollups from the raw events.
+pub mod config;
