@@ -12,8 +12,9 @@ use penstock_common::event::{Flags, effective_time};
 use penstock_common::retry::Backoff;
 use tokio::time::Instant;
 
+use super::canonical::AHEAD_REACH;
 use super::stage::RollupParts;
-use super::window::{MINUTE, hour_of, minute_of};
+use super::window::{HOUR, MINUTE, hour_of, minute_of};
 use super::{ROLE, RollupConfig};
 use crate::bus::Record;
 use crate::raw::batch::is_too_late;
@@ -59,7 +60,11 @@ impl ReplaySink {
         }
         self.mark(&meta.fleet, &event.device_id, time.0, record);
         if meta.flags.contains(Flags::CLOCK_AHEAD) {
-            self.mark(&meta.fleet, &event.device_id, event.event_time.0, record);
+            // It suppresses later copies, wherever they were counted (`canonical.rs`).
+            for hours in 0..=AHEAD_REACH / HOUR {
+                let last_minute = hour_of(time.0) + (hours + 1) * HOUR - MINUTE;
+                self.mark(&meta.fleet, &event.device_id, last_minute, record);
+            }
         }
     }
 

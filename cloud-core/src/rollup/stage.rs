@@ -39,6 +39,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Dead letters held at most; more, and a flush comes early.
 const DEAD_MAX: usize = 10_000;
+/// Between two flushes at least so much counts as silence of the bus, µs.
+const IDLE_STEP_MIN: i64 = 15_000_000;
 /// The memory in use is measured once in so many calls of `tick`.
 const MEASURE_TICKS: u32 = 10;
 
@@ -84,6 +86,7 @@ impl RollupSink {
         let limits = Limits {
             lateness: micros(config.lateness_ms),
             provisional_delay: micros(config.provisional_delay_ms),
+            idle_step: micros(config.flush_interval_ms.saturating_mul(3)).max(IDLE_STEP_MIN),
             flush_rows: config.flush_rows,
             events_max: config.events_max,
             device_events_max: config.device_events_max,

@@ -24,7 +24,7 @@ impl Stream {
         let (limits, times) = (self.limits, self.limits.times());
         for part in self.parts.values_mut() {
             let is_at_end = ends.get(&part.partition).is_some_and(|end| part.next >= *end);
-            let time = part.time(now, is_at_end);
+            let time = part.time(now, is_at_end, limits.idle_step);
             if part.is_refolding() {
                 // Its minutes are incomplete; the marks it has are kept with them.
                 flushed.rewinds.push((part.partition, part.rewind));

@@ -50,6 +50,9 @@ pub struct Limits {
     pub lateness: i64,
     /// A minute is written so long after its end, µs.
     pub provisional_delay: i64,
+    /// Between two flushes so much time at most counts as silence, µs: if more has passed, we did
+    /// not listen.
+    pub idle_step: i64,
     /// A flush has about so many rows at most.
     pub flush_rows: usize,
     /// Events remembered at most, in all.

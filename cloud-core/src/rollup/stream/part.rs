@@ -23,6 +23,12 @@ pub(super) struct Marked {
     pub reason: &'static str,
 }
 
+struct Heard {
+    next: i64,
+    at: i64,
+    idle: i64,
+}
+
 /// A partition that is ours.
 pub(super) struct Part {
     /// Its number.
@@ -36,8 +42,9 @@ pub(super) struct Part {
     incomplete: bool,
     /// The bus's newest time.
     time: i64,
-    /// How far it had been read when, on the wall clock, it was last seen to move on.
-    heard: (i64, i64),
+    /// How far it had been read at the last flush, when that was, and for how long before it had
+    /// stood at its end.
+    heard: Heard,
     /// The first offset of each minute of the bus's time.
     timeline: VecDeque<(i64, i64)>,
     /// Events remembered.
@@ -60,7 +67,7 @@ impl Part {
             rewind: start.read_from,
             incomplete: start.incomplete,
             time: i64::MIN,
-            heard: (i64::MIN, i64::MIN),
+            heard: Heard { next: i64::MIN, at: i64::MIN, idle: 0 },
             timeline: VecDeque::new(),
             events: 0,
             closed_rows: 0,
@@ -109,12 +116,16 @@ impl Part {
     }
 
     /// The bus's time, which goes on while nothing comes and we stand at the end. It is told by
-    /// durations alone: our clock and the bus's may differ.
-    pub(super) fn time(&mut self, now: i64, is_at_end: bool) -> i64 {
-        if self.heard.0 != self.next || !is_at_end {
-            self.heard = (self.next, now);
-        }
-        self.time.saturating_add((now - self.heard.1).max(0))
+    /// durations alone: our clock and the bus's may differ. One longer than `step` was no
+    /// waiting: a store was away, or the clock was set.
+    pub(super) fn time(&mut self, now: i64, is_at_end: bool, step: i64) -> i64 {
+        let idle = if self.heard.next == self.next && is_at_end {
+            self.heard.idle + now.saturating_sub(self.heard.at).clamp(0, step)
+        } else {
+            0
+        };
+        self.heard = Heard { next: self.next, at: now, idle };
+        self.time.saturating_add(idle)
     }
 
     /// Offsets before this may be needed no more.
@@ -263,11 +274,12 @@ impl Part {
         reason: &'static str,
     ) {
         let time = event.effective_time();
-        let last_closed = self.devices[at as usize].closed_through.saturating_sub(MINUTE);
-        let mut last = minute_of(time.saturating_add(lateness));
-        if !is_known {
-            last = last.min(last_closed);
-        }
+        let device = &self.devices[at as usize];
+        let last_closed = device.closed_through.saturating_sub(MINUTE);
+        // No further than there are copies: what is marked must close, however silent the device.
+        let last_there = device.minutes.last().map_or(last_closed, |last| last.start);
+        let last_there = if is_known { last_there.max(last_closed) } else { last_closed };
+        let mut last = minute_of(time.saturating_add(lateness)).min(last_there);
         if event.is_ahead() {
             last = last.max(minute_of(time.saturating_add(AHEAD_REACH)).min(last_closed));
         }

@@ -12,6 +12,7 @@ fn limits() -> Limits {
     Limits {
         lateness: 10 * MINUTE,
         provisional_delay: 10 * SECOND,
+        idle_step: 100 * HOUR,
         flush_rows: 1_000,
         events_max: 1_000_000,
         device_events_max: 1_000_000,
@@ -177,6 +178,20 @@ fn a_silent_device_closes_what_it_has_by_durations_of_our_clock() {
     assert_eq!(stream.hold(&record(2, T + MINUTE, T + HOUR).event(0, 1)), Held::Counted);
     let forgotten = flush(&mut stream, now + 200 * MINUTE, 2);
     assert_eq!(forgotten.rewinds, [(0, 1)]);
+}
+
+#[test]
+fn time_in_which_nobody_listened_is_no_silence() {
+    let mut stream = Stream::new(Limits { idle_step: MINUTE, ..limits() }, metrics());
+    let start = Start { partition: 0, position: 0, read_from: 0, incomplete: false };
+    stream.assign(&[start], Vec::new());
+    stream.hold(&record(1, T, T).event(0, 0));
+    flush(&mut stream, T, 1);
+    // The store was away for five hours; where the partition ends was heard before.
+    assert!(flush(&mut stream, T + 5 * HOUR, 1).closes.is_empty());
+    let after = |minutes: i64| T + 5 * HOUR + minutes * MINUTE;
+    assert!((1..10).all(|m| flush(&mut stream, after(m), 1).closes.is_empty()));
+    assert_eq!(flush(&mut stream, after(10), 1).closes[0].closed_through, T + MINUTE);
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Case {
         let limits = Limits {
             lateness,
             provisional_delay: rng.random_range(0..60) * SECOND,
+            idle_step: 100 * HOUR,
             flush_rows: [3, 100, 100_000][rng.random_range(0..3)],
             events_max: [60, 100_000, 100_000][rng.random_range(0..3)],
             device_events_max: [15, 100_000, 100_000][rng.random_range(0..3)],
