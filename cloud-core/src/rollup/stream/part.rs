@@ -297,7 +297,8 @@ impl Part {
         }
     }
 
-    /// Marks the hours of these minutes, from the first to the last.
+    /// Marks the hours of these minutes, from the first to the last. None is done with before the
+    /// last has closed: until then a copy may come there that changes what counts before.
     pub(super) fn mark(
         &mut self,
         at: DeviceAt,
@@ -305,15 +306,15 @@ impl Part {
         event_offset: i64,
         reason: &'static str,
     ) {
+        let done_through = last.saturating_add(MINUTE);
         let mut hour = hour_of(first);
         while hour <= last {
-            let through = last.saturating_add(MINUTE).min(hour.saturating_add(HOUR));
-            let new =
-                Marked { event_offset, ready_through: through, done_through: through, reason };
+            let ready_through = done_through.min(hour.saturating_add(HOUR));
+            let new = Marked { event_offset, ready_through, done_through, reason };
             let marked = self.marks.entry((at, hour)).or_insert(new);
             marked.event_offset = marked.event_offset.max(event_offset);
-            marked.ready_through = marked.ready_through.min(through);
-            marked.done_through = marked.done_through.max(through);
+            marked.ready_through = marked.ready_through.min(ready_through);
+            marked.done_through = marked.done_through.max(done_through);
             hour = hour.saturating_add(HOUR);
         }
     }
@@ -342,9 +343,12 @@ impl Part {
         let changed = newly.iter().filter(|minute| minute.is_changed());
         self.closed_rows += changed.map(|minute| minute.rows(shapes)).sum::<usize>();
         let offset = self.next.max(self.position) - 1;
+        let last_closed = device.closed_through.saturating_sub(MINUTE);
+        let last_there = device.minutes.last().map_or(last_closed, |last| last.start);
         for minute in minutes {
             let reach = minute_of(minute + MINUTE - 1 + limits.lateness);
-            self.mark(at, (minute, reach), offset, "overflow");
+            let last = reach.min(last_there.max(last_closed));
+            self.mark(at, (minute, last), offset, "overflow");
         }
     }
 }

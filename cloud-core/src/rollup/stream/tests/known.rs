@@ -91,7 +91,8 @@ fn copies_count_once_and_other_bytes_are_a_conflict() {
     let flushed = flush(&mut stream, T + HOUR, 4);
     assert_eq!(flushed.rows[0].aggregate.count(), 1);
     // Wherever another copy may be that the two suppress.
-    let expected = [(0, HOUR, "id_conflict"), (1, HOUR + 11 * MINUTE, "id_conflict")];
+    let through = HOUR + MINUTE;
+    let expected = [(0, through, "id_conflict"), (1, through, "id_conflict")];
     assert_eq!(marks(&flushed), expected);
 }
 
@@ -235,7 +236,7 @@ fn what_was_deleted_before_it_was_read_marks_the_hours_it_may_have_been_in() {
     let mut stream = stream_from(50, 40, true);
     stream.hold(&record(1, T + 5 * MINUTE, T + 5 * MINUTE).event(0, 40));
     stream.hold(&record(2, T + 6 * MINUTE, T + 6 * MINUTE).event(0, 50));
-    let expected = [(-1, 0, "log_start"), (0, 16 * MINUTE, "log_start")];
+    let expected = [(-1, 16 * MINUTE, "log_start"), (0, 16 * MINUTE, "log_start")];
     assert_eq!(marks(&flush(&mut stream, T, 51)), expected);
 }
 
