@@ -1,1 +1,1 @@
-
+//! Merging, again and again.

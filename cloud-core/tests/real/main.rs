@@ -9,5 +9,6 @@ mod pages;
 mod process;
 mod query;
 mod raw;
+mod rollup_store;
 mod support;
 mod topics;

@@ -96,7 +96,8 @@ impl RollupStore {
     pub async fn apply(&self, rebuilt: &Rebuilt) -> Result<Applied, ApplyError> {
         let applied = in_time(async {
             let mut client = self.client().await?;
-            let names: Vec<Name<'_>> = rebuilt.changed.iter().map(|new| rebuilt.name(new)).collect();
+            let names: Vec<Name<'_>> =
+                rebuilt.changed.iter().map(|new| rebuilt.name(new)).collect();
             let series = self.series.resolve(&client, &names).await?;
             let minutes = rebuilt.changed.iter().map(|new| new.minute);
             self.partitions.ensure(&mut client, Table::Minute, minutes).await?;

@@ -118,7 +118,8 @@ impl RollupStore {
         close_devices(transaction, new_devices, closes).await?;
         let keyed = series.iter().zip(&flush.rows).map(|(id, row)| ((*id, row.minute), row));
         let by_key: HashMap<(i32, i64), &MinuteRow> = keyed.collect();
-        let refused = done.refused.iter().filter_map(|key| by_key.get(key)).map(|row| coverage(row));
+        let refused =
+            done.refused.iter().filter_map(|key| by_key.get(key)).map(|row| coverage(row));
         let mut marks: Vec<Mark> = flush.marks.clone();
         marks.extend(refused);
         marks::add_rebuild(transaction, &marks, None).await?;

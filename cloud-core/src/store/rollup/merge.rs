@@ -215,15 +215,8 @@ async fn take(
                WHERE m.level = $1 AND (m.device = '') = $2 AND m.bucket = $3 AND m.shard = $4 \
                  AND m.due_at <= now() \
                ORDER BY m.fleet COLLATE \"C\", m.device COLLATE \"C\" LIMIT $7";
-    let values: [&(dyn ToSql + Sync); 7] = [
-        &level.name(),
-        &level.is_fleet(),
-        &bucket,
-        &shard,
-        &end,
-        &FLEET_CLOSED_MICROS,
-        &marks_max,
-    ];
+    let values: [&(dyn ToSql + Sync); 7] =
+        [&level.name(), &level.is_fleet(), &bucket, &shard, &end, &FLEET_CLOSED_MICROS, &marks_max];
     let rows = transaction.query(sql, &values).await?;
     let taken = |row: &tokio_postgres::Row| Taken {
         fleet: row.get(0),
@@ -335,16 +328,14 @@ async fn finish(
                   AS taken (fleet, device, version) \
                 WHERE m.level = $1 AND m.bucket = $2 AND m.fleet = taken.fleet \
                   AND m.device = taken.device AND m.version = taken.version";
-    let values: [&(dyn ToSql + Sync); 5] =
-        [&level.name(), &bucket, &fleets, &devices, &versions];
+    let values: [&(dyn ToSql + Sync); 5] = [&level.name(), &bucket, &fleets, &devices, &versions];
     let gone = transaction.execute(done, &values).await?;
     if gone < taken.len() as u64 {
         let delay = delays.of(level, &Because { closed: false, urgent: false });
         let again = "UPDATE merge_mark SET due_at = now() + $5::int8 * interval '1 millisecond' \
                      WHERE level = $1 AND bucket = $2 AND NOT urgent \
                        AND (fleet, device) IN (SELECT * FROM unnest($3::text[], $4::text[]))";
-        let values: [&(dyn ToSql + Sync); 5] =
-            [&level.name(), &bucket, &fleets, &devices, &delay];
+        let values: [&(dyn ToSql + Sync); 5] = [&level.name(), &bucket, &fleets, &devices, &delay];
         transaction.execute(again, &values).await?;
     }
     Ok(())

@@ -148,13 +148,8 @@ impl Parameters {
     }
 
     fn with<'a>(&'a self, more: &[&'a (dyn ToSql + Sync)]) -> Vec<&'a (dyn ToSql + Sync)> {
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &self.partitions,
-            &self.events,
-            &self.replays,
-            &self.delay_ms,
-            &self.settle_ms,
-        ];
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&self.partitions, &self.events, &self.replays, &self.delay_ms, &self.settle_ms];
         values.extend_from_slice(more);
         values
     }

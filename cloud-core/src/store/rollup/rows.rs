@@ -82,7 +82,9 @@ impl Columns {
     fn of(rows: &[Row<'_>]) -> Result<Self, StoreError> {
         let counts = rows.iter().map(|row| i64::try_from(row.aggregate.count()));
         Ok(Self {
-            counts: counts.collect::<Result<_, _>>().map_err(|_| StoreError::OutOfRange("count"))?,
+            counts: counts
+                .collect::<Result<_, _>>()
+                .map_err(|_| StoreError::OutOfRange("count"))?,
             series: rows.iter().map(|row| row.series_id).collect(),
             buckets: rows.iter().map(|row| Micros(row.bucket)).collect(),
             sums: rows.iter().map(|row| row.aggregate.sum()).collect(),

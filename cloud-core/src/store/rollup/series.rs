@@ -105,8 +105,7 @@ pub(super) async fn make<'a>(
          ORDER BY fleet, device, metric ON CONFLICT DO NOTHING"
     );
     client.execute(&insert, &[&fleets, &devices, &metrics]).await?;
-    let select =
-        format!("SELECT n, series_id FROM {of} JOIN series USING (fleet, device, metric)");
+    let select = format!("SELECT n, series_id FROM {of} JOIN series USING (fleet, device, metric)");
     let rows = client.query(&select, &[&fleets, &devices, &metrics]).await?;
     let found = rows.iter().filter_map(|row| {
         let n = usize::try_from(row.get::<_, i64>(0)).ok()?;

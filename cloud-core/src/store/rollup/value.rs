@@ -14,7 +14,11 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 pub(super) struct Micros(pub(super) i64);
 
 impl ToSql for Micros {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         let since = self.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("a time out of range")?;
         since.to_sql(ty, out)
     }
