@@ -7,6 +7,8 @@
 //! - `sum.rs`, `sketch.rs`, `aggregate.rs`: the values of one series in one window; whatever
 //!   their order and however they are merged, the same bytes (pure).
 //! - `merge.rs` (pure), `merge_worker.rs`: hours, days and whole fleets from finer rows.
+//! - `canonical.rs`: from copies of events to minute rows, as a rebuild does it; `counted.rs`:
+//!   which metrics count; `window.rs`: minutes, hours, days (all pure).
 //!
 //! **A minute row is a pure function of the set of distinct events** (spec P2): the stream, a
 //! rebuild, and any restart in between give the same bytes.
@@ -16,7 +18,10 @@ use serde::Deserialize;
 pub mod aggregate;
 pub mod merge;
 pub mod merge_worker;
+pub mod canonical;
+pub mod counted;
 pub mod sketch;
+pub mod stream;
 pub mod sum;
 pub mod window;
 

@@ -6,7 +6,7 @@ use cloud_core::bus::Watermarks;
 use cloud_core::failpoint::{Action, Failpoints};
 use cloud_core::rollup::RollupConfig;
 use cloud_core::rollup::aggregate::Aggregate;
-use cloud_core::rollup::window::{DAY, HOUR, MINUTE, hour};
+use cloud_core::rollup::window::{DAY, HOUR, MINUTE, hour_of};
 use cloud_core::source::next_offset;
 use cloud_core::store::publish::{Covered, PublishError};
 use cloud_core::store::rollup::{DeviceClose, Mark, MinuteRow, RollupStore, StreamFlush};
@@ -127,7 +127,7 @@ pub(crate) fn late(device: &str, minute: i64, event_offset: i64) -> Mark {
     Mark {
         fleet: "press".into(),
         device: device.into(),
-        hour: hour(minute),
+        hour: hour_of(minute),
         partition: 0,
         event_offset: Some(event_offset),
         replay_offset: None,

@@ -19,7 +19,7 @@ use super::marks::{self, Because, MergeMarks};
 use super::rows::{self, Row, Rule};
 use super::series::Name;
 use super::{DeviceClose, Mark, MinuteRow, RollupStore, StreamFlush, Table};
-use crate::rollup::window::{HOUR, MINUTE, hour};
+use crate::rollup::window::{HOUR, MINUTE, hour_of};
 use crate::store::in_time;
 use crate::store::positions::{self, Standing};
 use crate::store::postgres::StoreError;
@@ -169,7 +169,7 @@ fn coverage(row: &MinuteRow) -> Mark {
     Mark {
         fleet: Arc::clone(&row.fleet),
         device: Arc::clone(&row.device),
-        hour: hour(row.minute),
+        hour: hour_of(row.minute),
         partition: -1,
         event_offset: None,
         replay_offset: None,
@@ -187,7 +187,7 @@ fn merge_marks<'a>(
         closes.iter().map(|c| ((&*c.fleet, &*c.device), c.closed_through)).collect();
     let mut marks = MergeMarks::default();
     for row in changed {
-        let end = hour(row.minute) + HOUR;
+        let end = hour_of(row.minute) + HOUR;
         let through = closed.get(&(&*row.fleet, &*row.device));
         let because = Because { closed: through.is_some_and(|t| *t >= end), urgent: false };
         marks.minute(&row.fleet, &row.device, row.minute, because);

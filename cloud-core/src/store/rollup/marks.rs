@@ -112,7 +112,7 @@ impl<'a> MergeMarks<'a> {
 
     /// The hour of a device and the minute of its fleet that a minute row changes.
     pub(super) fn minute(&mut self, fleet: &'a str, device: &'a str, minute: i64, why: Because) {
-        let hour = window::hour(minute);
+        let hour = window::hour_of(minute);
         self.add(Key { level: Level::Hour, fleet, device, bucket: hour }, why);
         self.add(Key { level: Level::FleetMinute, fleet, device: "", bucket: minute }, why);
     }
