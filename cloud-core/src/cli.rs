@@ -15,7 +15,7 @@ use crate::role::Roles;
 pub enum Command {
     /// Runs roles until SIGTERM.
     Run {
-        /// `all`, or some of `raw,api`.
+        /// `all`, or some of `raw,compact,api`.
         #[arg(long, default_value = "all")]
         role: Roles,
         /// The configuration.

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
+use crate::compact::CompactConfig;
 use crate::raw::RawConfig;
+use crate::rebuild::config::RebuildConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
@@ -28,6 +30,10 @@ pub struct CoreConfig {
     pub raw: RawConfig,
     /// The rollups.
     pub rollup: RollupConfig,
+    /// Rebuilding rollups from raw events.
+    pub rebuild: RebuildConfig,
+    /// Compaction.
+    pub compact: CompactConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -52,6 +58,8 @@ impl CoreConfig {
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
         config.rollup.validate(&mut problems);
+        config.rebuild.validate(&mut problems);
+        config.compact.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

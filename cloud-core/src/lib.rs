@@ -1,11 +1,12 @@
 //! The cloud core: takes events from the bus, stores them exactly once, and answers queries.
 //!
-//! Data runs downwards: `bus` → `source` → `raw` → `store`; `query` and `api` read what `store`
-//! has. `role` alone knows all of them and wires the ones that a process was asked for.
+//! Data runs downwards: `bus` → `source` → `raw` → `store`; `compact` rewrites what `raw` stored,
+//! `query` and `api` read it. `role` alone knows all of them and wires the ones that a process was asked for.
 
 pub mod api;
 pub mod bus;
 pub mod cli;
+pub mod compact;
 pub mod config;
 pub mod failpoint;
 pub mod query;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
 use penstock_common::topic::Topic;
 use prometheus::{IntCounterVec, Opts, Registry};
@@ -21,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::admin::{self, Readiness};
 use crate::api::{self, Api};
 use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
+use crate::compact::job::Compactor;
+use crate::compact::metrics::CompactMetrics;
+use crate::compact::stage::Graveyard;
+use crate::compact::{self};
 use crate::config::CoreConfig;
 use crate::failpoint::Failpoints;
 use crate::query::Queries;
@@ -40,17 +45,20 @@ use crate::store::postgres;
 pub enum Role {
     /// The raw writer.
     Raw,
+    /// Compaction of raw files.
+    Compact,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 2] = [Self::Raw, Self::Api];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Compact, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Compact => "compact",
             Self::Api => "api",
         }
     }
@@ -71,13 +79,18 @@ impl FromStr for Roles {
         for name in text.split(',').map(str::trim) {
             let known = Role::ALL.into_iter().find(|role| role.name() == name);
             let role =
-                known.ok_or_else(|| format!("unknown role {name:?}: want all, raw or api"))?;
+                known.ok_or_else(|| format!("unknown role {name:?}: want all or {}", names()))?;
             if !roles.contains(&role) {
                 roles.push(role);
             }
         }
         Ok(Self(roles))
     }
+}
+
+/// The names of all roles, joined by commas.
+fn names() -> String {
+    Role::ALL.map(Role::name).join(",")
 }
 
 /// What the roles share.
@@ -88,6 +101,7 @@ struct Shared {
     objects: Objects,
     raw_metrics: RawMetrics,
     source_metrics: SourceMetrics,
+    compact_metrics: CompactMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -116,6 +130,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
+        compact_metrics: CompactMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
@@ -203,6 +218,7 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -272,6 +288,25 @@ async fn run_raw(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
+async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, compact_metrics: metrics, readiness, .. } = shared;
+    let graveyard = Graveyard {
+        producer: Arc::new(KafkaProducer::open(&config.kafka)?),
+        topic: Topic::DeadLetter.name(&config.kafka.topic_prefix),
+    };
+    let compactor = Compactor {
+        catalog,
+        objects,
+        graveyard: Arc::new(graveyard),
+        config: config.compact.clone(),
+        metrics,
+        failpoints: Failpoints::default(),
+    };
+    readiness.ready(Role::Compact.name());
+    compact::stage::run(compactor, Arc::new(SystemClock), stop).await;
+    Ok(())
+}
+
 async fn run_api(
     shared: Shared,
     listener: &std::net::TcpListener,
@@ -291,8 +326,8 @@ mod tests {
 
     #[test]
     fn roles_are_read() {
-        assert_eq!("all".parse(), Ok(Roles(vec![Role::Raw, Role::Api])));
+        assert_eq!("all".parse(), Ok(Roles(Role::ALL.to_vec())));
         assert_eq!("api, raw,api".parse(), Ok(Roles(vec![Role::Api, Role::Raw])));
-        assert!("raw,rollup".parse::<Roles>().unwrap_err().contains("rollup"));
+        assert!("raw,cook".parse::<Roles>().unwrap_err().contains("cook"));
     }
 }

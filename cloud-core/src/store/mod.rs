@@ -6,6 +6,7 @@ use std::time::Duration;
 use self::postgres::StoreError;
 
 pub mod catalog;
+pub mod compact;
 pub mod files;
 pub mod object;
 pub mod positions;

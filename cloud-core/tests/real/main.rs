@@ -3,6 +3,7 @@
 
 mod bus;
 mod catalog;
+mod compact;
 mod crash;
 mod outage;
 mod pages;
