@@ -141,8 +141,12 @@ impl MergeWorker {
             Ok(None) => Ok(0),
             Err(StoreError::Damaged(what)) => {
                 self.metrics.failures.inc();
-                tracing::error!(level = group.level.label(), bucket = group.bucket, what,
-                    "a stored row can't be read; its window is not merged");
+                tracing::error!(
+                    level = group.level.label(),
+                    bucket = group.bucket,
+                    what,
+                    "a stored row can't be read; its window is not merged"
+                );
                 self.store.postpone(group).await?;
                 Ok(0)
             }

@@ -16,10 +16,10 @@
 use serde::Deserialize;
 
 pub mod aggregate;
-pub mod merge;
-pub mod merge_worker;
 pub mod canonical;
 pub mod counted;
+pub mod merge;
+pub mod merge_worker;
 pub mod sketch;
 pub mod stream;
 pub mod sum;
