@@ -10,6 +10,8 @@ mod pages;
 mod process;
 mod query;
 mod raw;
+mod rebuild;
+mod rollup_merge;
 mod rollup_store;
 mod support;
 mod topics;
