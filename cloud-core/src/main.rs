@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use cloud_core::cli::{Command, ConfigArgs, Topics, apply};
+use cloud_core::cli::{Command, ConfigArgs, Topics, apply, rebuild};
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
 use penstock_common::{shutdown, telemetry};
@@ -25,6 +25,7 @@ async fn run() -> anyhow::Result<()> {
             let config = load(&config)?;
             role::run(config, role, shutdown::on_signals()?).await
         }
+        Command::Rebuild(asked) => rebuild(load(&asked.config)?, asked).await,
         Command::Topics(Topics::Apply { dry_run, config }) => apply(load(&config)?, dry_run).await,
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
+use penstock_common::schema::SchemaSet;
 use penstock_common::topic::Topic;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::net::TcpListener;
@@ -33,12 +34,19 @@ use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
 use crate::raw::{self, metrics::RawMetrics};
+use crate::rebuild::metrics::RebuildMetrics;
+use crate::rebuild::worker::RebuildWorker;
+use crate::rebuild::{self};
+use crate::rollup::counted::CountedMetrics;
+use crate::rollup::merge_worker::{MergeMetrics, MergeWorker};
+use crate::rollup::{self};
 use crate::source::metrics::SourceMetrics;
 use crate::source::poison::PoisonMemory;
 use crate::source::runner::Runner;
 use crate::store::catalog::Catalog;
 use crate::store::object::Objects;
 use crate::store::postgres;
+use crate::store::rollup::RollupStore;
 
 /// A part of the core that runs, fails and scales alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +55,24 @@ pub enum Role {
     Raw,
     /// Compaction of raw files.
     Compact,
+    /// Rollups as events stream by, and their merging.
+    Rollup,
+    /// Rollups from raw files.
+    Rebuild,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Compact, Self::Api];
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Compact, Self::Rollup, Self::Rebuild, Self::Api];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Compact => "compact",
+            Self::Rollup => rollup::ROLE,
+            Self::Rebuild => rebuild::ROLE,
             Self::Api => "api",
         }
     }
@@ -102,6 +116,9 @@ struct Shared {
     raw_metrics: RawMetrics,
     source_metrics: SourceMetrics,
     compact_metrics: CompactMetrics,
+    rollups: RollupStore,
+    merge_metrics: MergeMetrics,
+    rebuild_metrics: RebuildMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -131,6 +148,9 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         raw_metrics: RawMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         compact_metrics: CompactMetrics::new(&registry)?,
+        rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
+        merge_metrics: MergeMetrics::new(&registry)?,
+        rebuild_metrics: RebuildMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
@@ -218,6 +238,8 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
+                (Role::Rollup, _) => run_rollup(shared_too, stop_too).await,
+                (Role::Rebuild, _) => run_rebuild(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
@@ -304,6 +326,37 @@ async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<
     };
     readiness.ready(Role::Compact.name());
     compact::stage::run(compactor, Arc::new(SystemClock), stop).await;
+    Ok(())
+}
+
+/// With the rollups' database away these roles begin again and again; the others go on.
+async fn run_rollup(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { rollups: store, merge_metrics: metrics, readiness, .. } = shared;
+    store.migrate().await?;
+    readiness.ready(Role::Rollup.name());
+    MergeWorker { store, metrics }.run(stop).await;
+    Ok(())
+}
+
+async fn run_rebuild(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Shared { config, catalog, objects, rollups, rebuild_metrics: metrics, .. } = shared;
+    rollups.migrate().await?;
+    let prefix = &config.kafka.topic_prefix;
+    let worker = RebuildWorker {
+        rollups,
+        catalog,
+        objects,
+        counted: CountedMetrics::new(&SchemaSet::baked()?),
+        config: config.rebuild.clone(),
+        lateness: i64::try_from(config.rollup.lateness_ms.saturating_mul(1_000))?,
+        late_days_max: config.raw.late_days_max,
+        events_topic: Topic::RawEvents.name(prefix),
+        replay_topic: Topic::ReplayEvents.name(prefix),
+        clock: Arc::new(SystemClock),
+        metrics,
+    };
+    shared.readiness.ready(Role::Rebuild.name());
+    worker.run(stop).await;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod process;
 mod query;
 mod raw;
 mod rebuild;
+mod rollup_marks;
 mod rollup_merge;
 mod rollup_store;
 mod support;
