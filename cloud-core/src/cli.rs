@@ -120,7 +120,14 @@ pub async fn rebuild(config: CoreConfig, asked: Rebuild) -> anyhow::Result<()> {
     let whose = Whose { fleet: asked.fleet, device: asked.device };
     let request = rollups.request_rebuild(from, to, &whose).await?;
     println!("request {request}: a core with the role rebuild works on it");
-    while asked.wait {
+    if asked.wait {
+        wait(&rollups, request).await?;
+    }
+    Ok(())
+}
+
+async fn wait(rollups: &RollupStore, request: i64) -> anyhow::Result<()> {
+    loop {
         let state = rollups.request_state(request).await?.context("the request is gone")?;
         if state.done {
             println!(
@@ -128,11 +135,10 @@ pub async fn rebuild(config: CoreConfig, asked: Rebuild) -> anyhow::Result<()> {
                  hours and days follow; {} hours were too old",
                 state.marks, state.rows_changed, state.rows_deleted, state.hours_refused
             );
-            break;
+            return Ok(());
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(())
 }
 
 #[cfg(test)]

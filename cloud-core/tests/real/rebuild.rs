@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloud_core::bus::Watermarks;
+use cloud_core::cli::{self, ConfigArgs, Rebuild};
+use cloud_core::config::CoreConfig;
 use cloud_core::failpoint::{Action, Failpoints};
 use cloud_core::rebuild::config::RebuildConfig;
 use cloud_core::rebuild::metrics::RebuildMetrics;
@@ -20,6 +22,7 @@ use penstock_common::clock::ManualClock;
 use penstock_common::event::UnixMicros;
 use penstock_common::schema::SchemaSet;
 use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
 
 use crate::rollup_merge::{merge_all, naive};
 use crate::rollup_store::impatient;
@@ -434,5 +437,34 @@ async fn an_unknown_commit_of_a_rebuild_does_no_harm() {
         world.settle().await;
         assert_same(&world.rows().await, &naive(&values(&events)));
     }
+    world.running.stop().await;
+}
+
+/// `cloud-core rebuild --wait`, with a worker at work that then drains.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_asks_and_waits() {
+    let world = World::new().await;
+    let events = hour_of_events();
+    world.store(&events).await;
+    let (worker, stop) = (world.worker(), CancellationToken::new());
+    let metrics = worker.metrics.clone();
+    let running = tokio::spawn(worker.run(stop.clone()));
+    let mut config = CoreConfig { rollup: impatient(), ..CoreConfig::default() };
+    config.rollup.dsn = world.rig.database.dsn.clone();
+    let asked = Rebuild {
+        from: "2026-01-01T00:20:00Z".into(),
+        to: "2026-01-01T01:00:00.000001Z".into(),
+        fleet: Some("press-line".into()),
+        device: Some("dev-1".into()),
+        wait: true,
+        config: ConfigArgs { config: None, set: vec![] },
+    };
+    cli::rebuild(config, asked).await.unwrap();
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(metrics.rebuilt.get(), 2, "two hours of one device");
+    merge_all(&world.rollups).await;
+    let of_device = values(&events).into_iter().filter(|((device, ..), _)| device == "dev-1");
+    assert_same(&world.rows().await, &naive(&of_device.collect()));
     world.running.stop().await;
 }

@@ -25,10 +25,14 @@ pub(super) struct SeriesCache {
     known: Mutex<Known>,
 }
 
+/// The metrics of a device: few.
+type Metrics = Vec<(Arc<str>, i32)>;
+
 #[derive(Debug, Default)]
 struct Known {
     count: usize,
-    fleets: HashMap<Arc<str>, HashMap<Arc<str>, Vec<(Arc<str>, i32)>>>,
+    /// By fleet, then device.
+    fleets: HashMap<Arc<str>, HashMap<Arc<str>, Metrics>>,
 }
 
 impl Known {
