@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::event::UnixMicros;
 
+use crate::api;
 use crate::bus::{kafka::KafkaAdmin, topics};
 use crate::config::CoreConfig;
 use crate::failpoint::Failpoints;
+use crate::ledger::answer::ask;
 use crate::role::Roles;
+use crate::store::ledger::LedgerStore;
+use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 use crate::store::rollup::request::Whose;
 
@@ -23,9 +28,28 @@ const POLL: Duration = Duration::from_millis(500);
 pub enum Command {
     /// Runs roles until SIGTERM.
     Run {
-        /// `all`, or some of `raw,compact,api`.
+        /// `all`, or some of `raw,compact,rollup,deadletter,ledger,api`.
         #[arg(long, default_value = "all")]
         role: Roles,
+        /// The configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Says what became of everything that gateways received; exits with 1 when something is
+    /// missing.
+    Ledger {
+        /// Only what was received from then on (RFC 3339).
+        #[arg(long)]
+        from: Option<String>,
+        /// Only what was received before then (RFC 3339).
+        #[arg(long)]
+        to: Option<String>,
+        /// Only this gateway.
+        #[arg(long)]
+        gateway: Option<String>,
+        /// As JSON, the body of `GET /v1/ledger`.
+        #[arg(long)]
+        json: bool,
         /// The configuration.
         #[command(flatten)]
         config: ConfigArgs,
@@ -102,6 +126,30 @@ pub async fn apply(config: CoreConfig, dry_run: bool) -> anyhow::Result<()> {
     }
 }
 
+/// `ledger`: prints the answer; whether nothing is missing.
+///
+/// # Errors
+/// When the question can't be understood, or the catalog is away.
+pub async fn ledger(
+    config: CoreConfig,
+    parameters: Vec<(String, String)>,
+    json: bool,
+) -> anyhow::Result<bool> {
+    let question = match api::ledger::parse(&parameters) {
+        Ok(question) => question,
+        Err(problems) => bail!("{}", problems.join("\n")),
+    };
+    let store = LedgerStore::new(postgres::pool(&config.catalog)?);
+    let silent_after_ms = config.ledger.silent_after_ms;
+    let answer = ask(&store, &question, SystemClock.now(), silent_after_ms).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print!("{}", answer.to_text());
+    }
+    Ok(answer.total.missing == 0)
+}
+
 /// `rebuild`.
 ///
 /// # Errors
@@ -153,6 +201,7 @@ mod tests {
         assert_eq!(role, "raw,api".parse().unwrap());
         assert_eq!(config.set, ["a=1", "b.c=2"]);
         assert!(parse("core topics apply --dry-run --config x.toml").is_ok());
+        assert!(parse("core ledger --from x --to y --gateway g --json --set a=1").is_ok());
         assert!(parse("core run --role cook").is_err());
         let range = "--from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z";
         assert!(parse(&format!("core rebuild {range} --fleet f --device d --wait")).is_ok());

@@ -10,6 +10,8 @@ use crate::api::ApiConfig;
 use crate::api::admin::AdminConfig;
 use crate::bus::kafka::KafkaConfig;
 use crate::compact::CompactConfig;
+use crate::deadletter::DeadLetterConfig;
+use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
 use crate::rebuild::config::RebuildConfig;
 use crate::rollup::RollupConfig;
@@ -34,6 +36,10 @@ pub struct CoreConfig {
     pub rebuild: RebuildConfig,
     /// Compaction.
     pub compact: CompactConfig,
+    /// The dead-letter store.
+    pub deadletter: DeadLetterConfig,
+    /// The loss ledger.
+    pub ledger: LedgerConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -60,6 +66,8 @@ impl CoreConfig {
         config.rollup.validate(&mut problems);
         config.rebuild.validate(&mut problems);
         config.compact.validate(&mut problems);
+        config.deadletter.validate(&mut problems);
+        config.ledger.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use cloud_core::cli::{Command, ConfigArgs, Topics, apply, rebuild};
+use cloud_core::cli::{Command, ConfigArgs, Topics, apply, ledger, rebuild};
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
 use penstock_common::{shutdown, telemetry};
@@ -11,7 +11,7 @@ use penstock_common::{shutdown, telemetry};
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -19,14 +19,28 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Run { role, config } => {
             let config = load(&config)?;
-            role::run(config, role, shutdown::on_signals()?).await
+            role::run(config, role, shutdown::on_signals()?).await?;
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Rebuild(asked) => rebuild(load(&asked.config)?, asked).await,
-        Command::Topics(Topics::Apply { dry_run, config }) => apply(load(&config)?, dry_run).await,
+        Command::Ledger { from, to, gateway, json, config } => {
+            let given = [("from", from), ("to", to), ("gateway", gateway)];
+            let of = |(name, value): (&str, Option<String>)| Some((name.to_owned(), value?));
+            let parameters = given.into_iter().filter_map(of).collect();
+            let is_whole = ledger(load(&config)?, parameters, json).await?;
+            Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Rebuild(asked) => {
+            rebuild(load(&asked.config)?, asked).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Topics(Topics::Apply { dry_run, config }) => {
+            apply(load(&config)?, dry_run).await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

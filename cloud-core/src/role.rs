@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use penstock_common::clock::SystemClock;
 use penstock_common::retry::Backoff;
-use penstock_common::schema::SchemaSet;
 use penstock_common::topic::Topic;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::net::TcpListener;
@@ -28,18 +27,18 @@ use crate::compact::metrics::CompactMetrics;
 use crate::compact::stage::Graveyard;
 use crate::compact::{self};
 use crate::config::CoreConfig;
+use crate::deadletter::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
+use crate::ledger;
+use crate::ledger::metrics::LedgerMetrics;
 use crate::query::Queries;
 use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
 use crate::raw::{self, metrics::RawMetrics};
 use crate::rebuild::metrics::RebuildMetrics;
-use crate::rebuild::worker::RebuildWorker;
-use crate::rebuild::{self};
-use crate::rollup::counted::CountedMetrics;
-use crate::rollup::merge_worker::{MergeMetrics, MergeWorker};
-use crate::rollup::{self};
+use crate::rollup::merge_worker::MergeMetrics;
+use crate::rollup::metrics::RollupMetrics;
 use crate::source::metrics::SourceMetrics;
 use crate::source::poison::PoisonMemory;
 use crate::source::runner::Runner;
@@ -48,6 +47,11 @@ use crate::store::object::Objects;
 use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 
+mod dead_letter;
+mod loss_ledger;
+mod rebuild;
+mod rollup;
+
 /// A part of the core that runs, fails and scales alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -55,24 +59,38 @@ pub enum Role {
     Raw,
     /// Compaction of raw files.
     Compact,
-    /// Rollups as events stream by, and their merging.
+    /// The rollups, as events stream by.
     Rollup,
     /// Rollups from raw files.
     Rebuild,
+    /// The dead-letter store.
+    DeadLetter,
+    /// The loss ledger.
+    Ledger,
     /// The HTTP API.
     Api,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Compact, Self::Rollup, Self::Rebuild, Self::Api];
+    pub const ALL: [Self; 7] = [
+        Self::Raw,
+        Self::Compact,
+        Self::Rollup,
+        Self::Rebuild,
+        Self::DeadLetter,
+        Self::Ledger,
+        Self::Api,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Compact => "compact",
-            Self::Rollup => rollup::ROLE,
-            Self::Rebuild => rebuild::ROLE,
+            Self::Rollup => "rollup",
+            Self::Rebuild => crate::rebuild::ROLE,
+            Self::DeadLetter => "deadletter",
+            Self::Ledger => ledger::ROLE,
             Self::Api => "api",
         }
     }
@@ -114,9 +132,12 @@ struct Shared {
     catalog: Catalog,
     objects: Objects,
     raw_metrics: RawMetrics,
+    dead_letter_metrics: DeadLetterMetrics,
+    ledger_metrics: LedgerMetrics,
     source_metrics: SourceMetrics,
     compact_metrics: CompactMetrics,
     rollups: RollupStore,
+    rollup_metrics: RollupMetrics,
     merge_metrics: MergeMetrics,
     rebuild_metrics: RebuildMetrics,
     poison: PoisonMemory,
@@ -146,9 +167,12 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         catalog: Catalog::new(postgres::pool(&config.catalog)?, Failpoints::default()),
         objects: Objects::open(&config.store)?,
         raw_metrics: RawMetrics::new(&registry)?,
+        dead_letter_metrics: DeadLetterMetrics::new(&registry)?,
+        ledger_metrics: LedgerMetrics::new(&registry)?,
         source_metrics: SourceMetrics::new(&registry)?,
         compact_metrics: CompactMetrics::new(&registry)?,
         rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
+        rollup_metrics: RollupMetrics::new(&registry)?,
         merge_metrics: MergeMetrics::new(&registry)?,
         rebuild_metrics: RebuildMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
@@ -238,9 +262,11 @@ async fn supervise(
         let running = tokio::spawn(async move {
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
-                (Role::Rollup, _) => run_rollup(shared_too, stop_too).await,
-                (Role::Rebuild, _) => run_rebuild(shared_too, stop_too).await,
+                (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
+                (Role::Rebuild, _) => rebuild::run(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
+                (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
+                (Role::Ledger, _) => loss_ledger::run(shared_too, stop_too).await,
                 (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
@@ -329,47 +355,20 @@ async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-/// With the rollups' database away these roles begin again and again; the others go on.
-async fn run_rollup(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
-    let Shared { rollups: store, merge_metrics: metrics, readiness, .. } = shared;
-    store.migrate().await?;
-    readiness.ready(Role::Rollup.name());
-    MergeWorker { store, metrics }.run(stop).await;
-    Ok(())
-}
-
-async fn run_rebuild(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
-    let Shared { config, catalog, objects, rollups, rebuild_metrics: metrics, .. } = shared;
-    rollups.migrate().await?;
-    let prefix = &config.kafka.topic_prefix;
-    let worker = RebuildWorker {
-        rollups,
-        catalog,
-        objects,
-        counted: CountedMetrics::new(&SchemaSet::baked()?),
-        config: config.rebuild.clone(),
-        lateness: i64::try_from(config.rollup.lateness_ms.saturating_mul(1_000))?,
-        late_days_max: config.raw.late_days_max,
-        events_topic: Topic::RawEvents.name(prefix),
-        replay_topic: Topic::ReplayEvents.name(prefix),
-        clock: Arc::new(SystemClock),
-        metrics,
-    };
-    shared.readiness.ready(Role::Rebuild.name());
-    worker.run(stop).await;
-    Ok(())
-}
-
 async fn run_api(
     shared: Shared,
     listener: &std::net::TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let replayer = dead_letter::replayer(&shared)?;
     let Shared { config, catalog, objects, readiness, .. } = shared;
     let listener = TcpListener::from_std(listener.try_clone()?)?;
     let queries = Queries::new(catalog.clone(), objects);
     readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api).router();
+    let router = Api::new(queries, catalog, &config.api)
+        .with_replays(replayer)
+        .silent_after_ms(config.ledger.silent_after_ms)
+        .router();
     Ok(api::serve(listener, router, stop).await?)
 }
 

@@ -31,6 +31,23 @@ use crate::event::{DeadLetterMeta, EventMeta, Flags, Provenance, SourceOffset, U
 
 const FORMAT: &str = "1";
 
+/// The headers that a dead letter of this format can have; others were not understood.
+pub const DEAD_LETTER_HEADERS: [&str; 13] = [
+    "format",
+    "fleet",
+    "gateway",
+    "epoch",
+    "seq",
+    "traceparent",
+    "stage",
+    "reason",
+    "detail",
+    "first_seen",
+    "attempts",
+    "schema",
+    "source",
+];
+
 /// Says on `replay-events` where an event comes from.
 pub const ORIGIN_HEADER: &str = "origin";
 /// The event was a dead letter: the raw store may not have it.
@@ -264,6 +281,18 @@ mod tests {
         assert_eq!(decode_event(bytes(&encode_event(&event()))), Ok(event()));
         let headers = encode_dead_letter(&dead_letter());
         assert_eq!(decode_dead_letter(bytes(&headers)), Ok(dead_letter()));
+    }
+
+    #[test]
+    fn the_list_of_a_dead_letters_headers_is_whole() {
+        let meta = DeadLetterMeta {
+            schema_version: Some(1),
+            traceparent: event().traceparent,
+            ..dead_letter()
+        };
+        let names: Vec<_> = encode_dead_letter(&meta).into_iter().map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| DEAD_LETTER_HEADERS.contains(name)), "{names:?}");
+        assert_eq!(names.len(), DEAD_LETTER_HEADERS.len());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the edge gateway and the cloud core share: the event and its contracts, the schemas,
-//! the Kafka header codec, the durable log, and small plumbing (clock, config, retry,
+//! the rules of admission, the Kafka header codec, the durable log, and small plumbing (clock, config, retry,
 //! shutdown, telemetry). Neither side imports the other; both import only this crate.
 
+pub mod admit;
 pub mod clock;
 pub mod codec;
 pub mod config;
@@ -10,5 +11,6 @@ pub mod log;
 pub mod retry;
 pub mod schema;
 pub mod shutdown;
+pub mod status;
 pub mod telemetry;
 pub mod topic;

@@ -10,6 +10,7 @@ use penstock_common::telemetry::LogConfig;
 use serde::Deserialize;
 
 use crate::forward::KafkaConfig;
+use crate::forward::report::StatusConfig;
 use crate::listen::ListenConfig;
 use crate::spool::SpoolConfig;
 
@@ -27,6 +28,8 @@ pub struct GatewayConfig {
     pub spool: SpoolConfig,
     /// The bus.
     pub kafka: KafkaConfig,
+    /// What it says of itself for the ledger.
+    pub status: StatusConfig,
     /// Logs.
     pub log: LogConfig,
     /// Written once the gateway is ready: JSON with the addresses it listens on.
@@ -77,6 +80,7 @@ impl GatewayConfig {
         self.http.validate(&mut problems);
         self.spool.validate(&mut problems);
         self.kafka.validate(&mut problems);
+        self.status.validate(&mut problems);
         problems
     }
 }

@@ -80,6 +80,8 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
         config: config.kafka,
+        status: config.status,
+        clock: Arc::new(SystemClock),
         gateway,
         reader,
         spool: spool.clone(),

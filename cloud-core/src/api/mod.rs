@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadletter::replay::Replayer;
+use crate::ledger::LedgerConfig;
 use crate::query::Queries;
 use crate::store::catalog::Catalog;
 
 pub mod admin;
+mod dead_letters;
+pub(crate) mod ledger;
 pub mod problem;
 mod raw;
 mod status;
@@ -57,8 +61,10 @@ impl ApiConfig {
 pub struct Api {
     queries: Queries,
     catalog: Catalog,
+    replayer: Option<Replayer>,
     running: Arc<Semaphore>,
     timeout: Duration,
+    silent_after_ms: u64,
 }
 
 impl Api {
@@ -67,15 +73,33 @@ impl Api {
         Self {
             queries,
             catalog,
+            replayer: None,
             running: Arc::new(Semaphore::new(config.queries_max)),
             timeout: Duration::from_millis(config.query_timeout_ms),
+            silent_after_ms: LedgerConfig::default().silent_after_ms,
         }
+    }
+
+    /// Lets it replay dead letters.
+    #[must_use]
+    pub fn with_replays(self, replayer: Replayer) -> Self {
+        Self { replayer: Some(replayer), ..self }
+    }
+
+    /// With gateways said to be silent after so long without a status.
+    #[must_use]
+    pub fn silent_after_ms(self, silent_after_ms: u64) -> Self {
+        Self { silent_after_ms, ..self }
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
         Router::new()
             .route("/v1/raw", get(raw::get))
+            .route("/v1/dead-letters", get(dead_letters::list::get))
+            .route("/v1/dead-letters/{id}", get(dead_letters::one::get))
+            .route("/v1/dead-letters/replay", post(dead_letters::replay::post))
+            .route("/v1/ledger", get(ledger::get))
             .route("/v1/status", get(status::get))
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
@@ -84,12 +108,19 @@ impl Api {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; try /v1/raw or /v1/status", uri.path());
+    let detail = format!(
+        "there is nothing at {}; try /v1/raw, /v1/dead-letters, /v1/ledger or /v1/status",
+        uri.path()
+    );
     Problem::new(404, "Not found", detail)
 }
 
 async fn not_allowed(method: Method) -> Problem {
-    Problem::new(405, "Method not allowed", format!("{method} is not allowed here; use GET"))
+    Problem::new(
+        405,
+        "Method not allowed",
+        format!("{method} is not allowed here; queries are GET, replays are POST"),
+    )
 }
 
 /// A client that does not take its answer must not keep the process from ending.

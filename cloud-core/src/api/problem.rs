@@ -42,7 +42,7 @@ impl Problem {
     }
 
     /// Something that we need is away.
-    fn unavailable(detail: &'static str) -> Self {
+    pub fn unavailable(detail: &'static str) -> Self {
         let problem = Self::new(503, "Service unavailable", detail);
         Self { retry_after_seconds: Some(5), ..problem }
     }

@@ -154,6 +154,13 @@ pub trait Consumer: Send + Sync {
     async fn close(self: Box<Self>);
 }
 
+/// Says where a topic's partitions begin and end.
+#[async_trait]
+pub trait LogEnds: Send + Sync {
+    /// The bounds of every partition of the topic, now.
+    async fn ends(&self, topic: &str) -> Result<Vec<Watermarks>, BusError>;
+}
+
 /// Writes single messages; for the rare ones, not for volume.
 #[async_trait]
 pub trait Producer: Send + Sync {

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
-use penstock_common::event::Flags;
+use penstock_common::event::{Epoch, Flags};
 use uuid::Uuid;
 
 use super::CompactConfig;
@@ -24,11 +24,12 @@ use super::metrics::CompactMetrics;
 use super::plan::Merge;
 use super::stage::Graveyard;
 use crate::failpoint::Failpoints;
+use crate::ledger::bits::{Kind, SeenBuilder};
 use crate::raw::schema::{column, schema, writer_properties};
 use crate::raw::write::hour_path;
 use crate::store::catalog::Catalog;
 use crate::store::compact::{Candidate, Swap, Swapped};
-use crate::store::files::Kind;
+use crate::store::files;
 use crate::store::object::{Objects, ParquetObject};
 use crate::store::publish::FileFacts;
 
@@ -78,9 +79,16 @@ impl Compactor {
         let conflicts = dropped.iter().filter(|copy| copy.conflict.is_some()).count();
         self.graveyard.bury(&dropped).await?;
         let inputs: Vec<Uuid> = merge.inputs.iter().map(|file| file.file_id).collect();
+        let mut seen = SeenBuilder::default();
+        for copy in dropped.iter().filter(|copy| !copy.is_repeat) {
+            // Both came from unsigned numbers that fit.
+            let (epoch, seq) = (Epoch(copy.epoch.unsigned_abs()), copy.seq.unsigned_abs());
+            seen.add(Kind::Duplicate, &copy.gateway, epoch, seq);
+        }
+        let seen = seen.finish();
         let dropped =
             dropped.into_iter().map(|copy| (copy.gateway, copy.epoch, copy.seq)).collect();
-        let swap = Swap { inputs, outputs: files, dropped };
+        let swap = Swap { inputs, outputs: files, dropped, seen };
         match self.catalog.swap(&swap).await? {
             Swapped::Done => {}
             Swapped::LostRace => {
@@ -172,7 +180,7 @@ impl Compactor {
         let file_id = Uuid::new_v4();
         let path = public_path(append_hour, fleet, file_id);
         let bytes: Bytes = output.writer.into_inner()?.into();
-        self.catalog.announce(Kind::Raw, file_id, &path).await?;
+        self.catalog.announce(files::Kind::Raw, file_id, &path).await?;
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let facts = FileFacts {
             file_id,

@@ -44,6 +44,8 @@ pub struct Dropped {
     pub epoch: i64,
     /// Its number in it.
     pub seq: i64,
+    /// Whether the copy kept has the same number: one record that was forwarded twice.
+    pub is_repeat: bool,
     /// What is needed for a dead letter, if its bytes differ from those of the copy kept.
     pub conflict: Option<Conflict>,
 }
@@ -260,7 +262,8 @@ impl Merger {
             received_at,
             kept: (kept_gateway.to_owned(), kept_epoch, kept_seq),
         });
-        Dropped { gateway: gateway.to_owned(), epoch, seq, conflict }
+        let is_repeat = (gateway, epoch, seq) == (kept_gateway, kept_epoch, kept_seq);
+        Dropped { gateway: gateway.to_owned(), epoch, seq, is_repeat, conflict }
     }
 
     /// Gives out what is ready, and forgets the batches that nobody points into any more.

@@ -70,10 +70,13 @@ impl Cursor {
     }
 }
 
-/// FNV-1a, 64 bits.
 fn checksum(wire: &Wire, query: &str) -> u64 {
     let Wire { t, e, f, a, .. } = wire;
-    let text = format!("1|{t}|{e}|{f}|{a}|{query}");
+    digest(&format!("1|{t}|{e}|{f}|{a}|{query}"))
+}
+
+/// FNV-1a, 64 bits.
+pub fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

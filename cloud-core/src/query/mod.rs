@@ -25,6 +25,7 @@ use crate::store::postgres::StoreError;
 pub mod cursor;
 pub mod keep;
 pub mod page;
+pub mod presence;
 pub mod prune;
 pub mod row;
 pub mod scan;
@@ -92,6 +93,11 @@ impl Queries {
     /// Over these stores.
     pub const fn new(catalog: Catalog, objects: Objects) -> Self {
         Self { catalog, objects }
+    }
+
+    /// Where files are.
+    pub const fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     /// One page.

@@ -141,7 +141,8 @@ impl Rows<'_> {
         Ok(values.ok_or(ReadError::Column(name))?.value(row))
     }
 
-    fn event_id(&self, row: usize) -> Result<u128, ReadError> {
+    /// The id of a row's event.
+    pub(super) fn event_id(&self, row: usize) -> Result<u128, ReadError> {
         let wrong = ReadError::Column(column::EVENT_ID);
         let ids = self.find(column::EVENT_ID)?.as_fixed_size_binary_opt();
         match ids.map(|ids| <[u8; 16]>::try_from(ids.value(row))) {

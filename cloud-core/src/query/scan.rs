@@ -145,7 +145,8 @@ fn can_beat(schema: &SchemaDescriptor, from: i64, to: i64) -> Predicate {
     })
 }
 
-fn has_id(schema: &SchemaDescriptor, ids: Arc<HashSet<u128>>) -> Predicate {
+/// Rows with one of these ids.
+pub(super) fn has_id(schema: &SchemaDescriptor, ids: Arc<HashSet<u128>>) -> Predicate {
     predicate(schema, &[column::EVENT_ID], move |batch| {
         let column = batch
             .column(0)

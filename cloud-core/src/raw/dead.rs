@@ -29,6 +29,8 @@ pub struct Dead {
     pub headers: Headers,
     /// Its reason.
     pub reason: &'static str,
+    /// Its number, if that can be read: the ledger then knows it for a dead letter.
+    pub number: Option<Provenance>,
 }
 
 impl Dead {
@@ -48,6 +50,9 @@ struct Detail<'a> {
 /// The dead letter of a poison record.
 pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
     let meta = decode_event(record.headers()).ok();
+    let is_numbered = meta.is_some()
+        || text(record, "epoch").parse::<Epoch>().is_ok()
+            && text(record, "seq").parse::<u64>().is_ok();
     let headers = record.headers().take(HEADERS_MAX).map(|(name, value)| {
         (name, String::from_utf8_lossy(&value[..value.len().min(HEADER_BYTES_MAX)]))
     });
@@ -73,6 +78,7 @@ pub fn dead_letter(topic: &str, record: &Record, poison: &Poison) -> Dead {
         key: record.key().map(<[u8]>::to_vec),
         payload: record.payload().to_vec(),
         headers: encode_dead_letter(&meta),
+        number: is_numbered.then_some(meta.provenance),
         reason: poison.reason(),
     }
 }

@@ -76,7 +76,9 @@ impl RawSink {
 }
 
 impl Sink for RawSink {
-    fn assigned(&mut self, _claims: &[Claim]) {}
+    fn assigned<'a>(&'a mut self, _claims: &'a [Claim]) -> BoxFuture<'a, anyhow::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
 
     fn hold(&mut self, record: &Record) -> anyhow::Result<()> {
         self.note_due();

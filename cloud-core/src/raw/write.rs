@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use penstock_common::event::UnixMicros;
+use penstock_common::event::{Epoch, UnixMicros};
 use penstock_common::retry::Backoff;
 use uuid::Uuid;
 
@@ -23,8 +23,9 @@ use super::encode::{EncodeError, Encoded, encode};
 use super::metrics::RawMetrics;
 use crate::bus::{BusError, Producer};
 use crate::failpoint::Failpoints;
+use crate::ledger::bits::{Kind, Seen, SeenBuilder};
 use crate::store::catalog::Catalog;
-use crate::store::files::Kind;
+use crate::store::files;
 use crate::store::object::Objects;
 use crate::store::publish::{Covered, FileFacts, Publication, PublishError};
 
@@ -88,9 +89,10 @@ impl Writer {
         let Flush { batch, dead, covered } = flush;
         self.bury(&dead).await;
         let rows = batch.rows().len();
+        let seen = seen(&batch, &dead);
         let encoded = tokio::task::spawn_blocking(move || encode(&batch)).await??;
         let (role, topic) = (ROLE.to_owned(), self.topic.clone());
-        self.store(&encoded, Publication { role, topic, files: Vec::new(), covered }).await?;
+        self.store(&encoded, Publication { role, topic, files: Vec::new(), covered, seen }).await?;
         self.metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
         let took_ms = started.elapsed().as_millis();
         tracing::info!(rows, dead = dead.len(), took_ms, "flushed");
@@ -147,7 +149,7 @@ impl Writer {
     }
 
     async fn announce(&self, file_id: Uuid, path: &str) -> anyhow::Result<()> {
-        self.catalog.announce(Kind::Raw, file_id, path).await?;
+        self.catalog.announce(files::Kind::Raw, file_id, path).await?;
         Ok(self.failpoints.hit("after_pending").await?)
     }
 
@@ -190,6 +192,20 @@ impl Writer {
             }
         }
     }
+}
+
+/// What became of each record, for the ledger.
+fn seen(batch: &Batch, dead: &[Dead]) -> Vec<Seen> {
+    let mut seen = SeenBuilder::default();
+    for row in batch.rows() {
+        // Both came from unsigned numbers that fit.
+        let (epoch, seq) = (Epoch(row.epoch.unsigned_abs()), row.seq.unsigned_abs());
+        seen.add(Kind::Raw, batch.name(row.gateway), epoch, seq);
+    }
+    for number in dead.iter().filter_map(|dead| dead.number.as_ref()) {
+        seen.add_provenance(Kind::Dead, number);
+    }
+    seen.finish()
 }
 
 /// `staging/date=<day>/hour=<hour>/<uuid>.parquet`: compaction moves events to their final place.

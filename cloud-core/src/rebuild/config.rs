@@ -30,7 +30,7 @@ impl Default for RebuildConfig {
             devices_max: 1_000,
             events_max: 1_000_000,
             delay_ms: 5_000,
-            settle_ms: 900_000,
+            settle_ms: 60_000,
             poll_ms: 1_000,
             lease_ms: 180_000,
         }

@@ -9,18 +9,26 @@
 //! - `merge.rs` (pure), `merge_worker.rs`: hours, days and whole fleets from finer rows.
 //! - `canonical.rs`: from copies of events to minute rows, as a rebuild does it; `counted.rs`:
 //!   which metrics count; `window.rs`: minutes, hours, days (all pure).
+//! - `stream/`: windows, duplicates, late events and restarts, without time or I/O of its own.
 //!
 //! **A minute row is a pure function of the set of distinct events** (spec P2): the stream, a
 //! rebuild, and any restart in between give the same bytes.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+
+use crate::source::runner::RunnerConfig;
 
 pub mod aggregate;
 pub mod canonical;
 pub mod counted;
 pub mod merge;
 pub mod merge_worker;
+pub mod metrics;
+pub mod replays;
 pub mod sketch;
+pub mod stage;
 pub mod stream;
 pub mod sum;
 pub mod window;
@@ -99,6 +107,14 @@ impl Default for RollupConfig {
 }
 
 impl RollupConfig {
+    /// Its patience.
+    pub const fn runner(&self) -> RunnerConfig {
+        RunnerConfig {
+            drain: Duration::from_millis(self.drain_ms),
+            revoke_grace: Duration::from_millis(self.revoke_grace_ms),
+        }
+    }
+
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let mut want = |good: bool, text: &str| {

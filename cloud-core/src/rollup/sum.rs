@@ -35,9 +35,9 @@ impl ExactSum {
         let parts = [shifted as u64, (shifted >> 64) as u64];
         let at = self.cover(bit / 64, 2);
         if value.is_sign_negative() {
-            self.subtract(at, parts)
+            self.subtract(at, parts);
         } else {
-            self.add_at(at, &parts, 0)
+            self.add_at(at, &parts, 0);
         }
         self.spare();
     }

@@ -35,7 +35,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub trait Sink: Send {
     /// Partitions are ours; records of them follow, from `read_from` on. Called with all
     /// partitions of an assignment at once, after [`Self::discard`].
-    fn assigned(&mut self, claims: &[Claim]);
+    ///
+    /// # Errors
+    /// When what the role needs to begin can't be read; it begins anew.
+    fn assigned<'a>(&'a mut self, claims: &'a [Claim]) -> BoxFuture<'a, anyhow::Result<()>>;
 
     /// Takes a record into memory. Records come in offset order within each partition.
     ///
@@ -169,7 +172,7 @@ impl<S: Sink> Loop<S> {
             };
             match event {
                 ConsumerEvent::Assigned { assignment, partitions } => {
-                    if !self.take_over(assignment, &partitions).await {
+                    if !self.take_over(assignment, &partitions).await? {
                         return Ok(());
                     }
                 }
@@ -182,13 +185,13 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Claims partitions and starts them; `false` when told to stop meanwhile.
-    async fn take_over(&mut self, assignment: u64, partitions: &[i32]) -> bool {
+    async fn take_over(&mut self, assignment: u64, partitions: &[i32]) -> anyhow::Result<bool> {
         let Runner { role, consumer, positions, stop, .. } = &self.runner;
         // Control events that come meanwhile stay queued: a start that is too late has no effect,
         // and claims that are too many only fence.
         let claims = tokio::select! {
             claims = claim(role, &**consumer, positions, partitions) => claims,
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return Ok(false),
         };
         for claim in &claims {
             self.report(claim);
@@ -203,9 +206,9 @@ impl<S: Sink> Loop<S> {
         tracing::info!(role, partitions = claims.len(), assignment, "reading");
         self.owned = Some(Owned { assignment, partitions });
         self.runner.sink.discard();
-        self.runner.sink.assigned(&claims);
+        self.runner.sink.assigned(&claims).await.context("begin with the partitions")?;
         self.runner.consumer.start(assignment, &read_from);
-        true
+        Ok(true)
     }
 
     fn report(&self, claim: &Claim) {

@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use super::catalog::Catalog;
 use super::in_time;
+use super::ledger;
 use super::postgres::StoreError;
 use super::publish::{FileFacts, FilesAre, PublishError, lock_files, next_seq, publish_file};
+use crate::ledger::bits::Seen;
 
 /// A published raw file, as compaction needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Swap {
     pub outputs: Vec<FileFacts>,
     /// The copies that were left out.
     pub dropped: Vec<Spooled>,
+    /// Those of them whose number is not kept, for the ledger.
+    pub seen: Vec<Seen>,
 }
 
 /// How a swap ended.
@@ -138,6 +142,7 @@ impl Catalog {
             let sql = "UPDATE raw_file SET state = 'replaced', replaced_seq = $2, \
                          replaced_at = now() WHERE file_id = ANY($1)";
             transaction.execute(sql, &[&swap.inputs, &seq]).await?;
+            ledger::note_seen(&transaction, &swap.seen).await?;
             self.failpoints.hit("before_commit").await?;
             transaction.commit().await?;
             Ok::<_, PublishError>(Swapped::Done)

@@ -7,7 +7,9 @@ use self::postgres::StoreError;
 
 pub mod catalog;
 pub mod compact;
+pub mod dead_letters;
 pub mod files;
+pub mod ledger;
 pub mod object;
 pub mod positions;
 pub mod postgres;

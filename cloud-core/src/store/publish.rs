@@ -17,9 +17,11 @@ use uuid::Uuid;
 
 use super::catalog::Catalog;
 use super::in_time;
+use super::ledger;
 use super::positions::{self, Standing};
 use super::postgres::StoreError;
 use crate::failpoint::Tripped;
+use crate::ledger::bits::Seen;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Publication {
     pub files: Vec<FileFacts>,
     /// The partitions, in order, each once, none empty.
     pub covered: Vec<Covered>,
+    /// What the records were, by gateway and number, for the ledger: files and dead letters alike.
+    pub seen: Vec<Seen>,
 }
 
 /// Why a publication changed nothing.
@@ -139,7 +143,7 @@ async fn prepare(
     transaction: &Transaction<'_>,
     publication: &Publication,
 ) -> Result<bool, PublishError> {
-    let Publication { role, topic, files, covered } = publication;
+    let Publication { role, topic, files, covered, seen } = publication;
     let ids: Vec<Uuid> = files.iter().map(|file| file.file_id).collect();
     if lock_files(transaction, &ids).await? == FilesAre::Published {
         return Ok(false);
@@ -151,6 +155,7 @@ async fn prepare(
         Standing::AlreadyMoved => return Err(moved_without_us(covered)),
     }
     positions::advance(transaction, role, topic, covered, &[]).await?;
+    ledger::note_seen(transaction, seen).await?;
     if let Some(first) = files.first() {
         note_ranges(transaction, topic, first.file_id, covered).await?;
         let seq = next_seq(transaction).await?;
@@ -161,7 +166,7 @@ async fn prepare(
     Ok(true)
 }
 
-fn moved_without_us(covered: &[Covered]) -> PublishError {
+pub(super) fn moved_without_us(covered: &[Covered]) -> PublishError {
     let first = covered.first().copied();
     let c = first.unwrap_or(Covered { partition: -1, from: 0, to: 0, generation: 0 });
     let found = format!("offset {} of generation {}", c.to, c.generation);
@@ -193,7 +198,7 @@ pub(super) async fn next_seq(transaction: &Transaction<'_>) -> Result<i64, Store
     Ok(transaction.query_one(sql, &[]).await?.get(0))
 }
 
-async fn note_ranges(
+pub(super) async fn note_ranges(
     transaction: &Transaction<'_>,
     topic: &str,
     file_id: Uuid,

@@ -2,6 +2,7 @@
 
 use cloud_core::bus::Watermarks;
 use cloud_core::failpoint::Failpoints;
+use cloud_core::ledger::bits::{self as ledger, SeenBuilder};
 use cloud_core::source::next_offset;
 use cloud_core::store::catalog::Catalog;
 use cloud_core::store::files::Kind;
@@ -9,6 +10,7 @@ use cloud_core::store::positions::Claim;
 use cloud_core::store::postgres::{CatalogConfig, migrate, pool};
 use cloud_core::store::publish::{Covered, FileFacts, Publication, PublishError};
 use futures::future::join_all;
+use penstock_common::event::Epoch;
 use uuid::Uuid;
 
 use crate::support::services::Database;
@@ -44,7 +46,7 @@ impl Scene {
             (SELECT string_agg(f::text, ';' ORDER BY file_id) FROM raw_file f), ' ', \
             (SELECT string_agg(r::text, ';' ORDER BY file_id, \"partition\") FROM raw_file_range r), \
             ' ', (SELECT string_agg(p::text, ';' ORDER BY \"partition\") FROM consumer_position p), \
-            ' ', (SELECT seq FROM catalog_head))";
+            ' ', (SELECT seq FROM catalog_head), ' ', (SELECT count(*) FROM ledger_seen))";
         self.database.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 }
@@ -60,11 +62,14 @@ fn publication(file_id: Option<Uuid>, from: i64, to: i64, generation: i64) -> Pu
         append_hour: 490_000,
         fleets: vec![("press".into(), to - from)],
     };
+    let mut seen = SeenBuilder::default();
+    seen.add(ledger::Kind::Raw, "g", Epoch(1), from.unsigned_abs());
     Publication {
         role: "raw".into(),
         topic: "t".into(),
         files: file_id.map(facts).into_iter().collect(),
         covered: vec![Covered { partition: 0, from, to, generation }],
+        seen: seen.finish(),
     }
 }
 

@@ -13,6 +13,9 @@
 //!   it can't rely on it, not that it is gone.
 //! - Damage is reported as a range of numbers and costs what it covers, not what follows it. The
 //!   file is set aside, not removed, once everything else in it is retired.
+//! - Where an epoch ended, how far it is retired and what was damaged is known, restart after
+//!   restart, until somebody outside is told ([`Log::note_told`]): the last segment of an ended
+//!   epoch and damaged segments are kept that long, within [`LogConfig::untold_bytes_max`].
 //! - After a crash, retired entries may appear again (a removal may be lost, and where retirement
 //!   stood is the caller's to remember). They come first and in order; consumers are idempotent.
 //!
@@ -81,11 +84,38 @@ pub struct LogConfig {
     pub retired_segment_bytes_max: u64,
     /// Whether bodies are compressed.
     pub compress: bool,
+    /// The last segment of an epoch, and damaged ones, are kept until [`Log::note_told`] says that
+    /// somebody outside knows what only they can tell; but not while the log is larger than this.
+    /// 0: nothing is kept for that.
+    pub untold_bytes_max: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, retired_segment_bytes_max: 4 << 20, compress: true }
+        Self {
+            segment_bytes: 64 << 20,
+            retired_segment_bytes_max: 4 << 20,
+            compress: true,
+            untold_bytes_max: 0,
+        }
+    }
+}
+
+/// What the log knows of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStat {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The number after its last synced entry.
+    pub next_seq: u64,
+    /// Everything below is retired, or damaged and passed over.
+    pub retired_seq: u64,
+}
+
+impl EpochStat {
+    /// Whether nothing of it waits; if it has ended, nothing more comes of it.
+    pub const fn is_complete(&self) -> bool {
+        self.retired_seq >= self.next_seq
     }
 }
 

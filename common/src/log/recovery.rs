@@ -354,6 +354,9 @@ impl Recovery {
             next_seq: 0,
             damaged: VecDeque::new(),
             damaged_entries: 0,
+            untold_bytes_max: config.untold_bytes_max,
+            told: HashMap::new(),
+            released: VecDeque::new(),
         };
         for range in &self.report.damaged {
             state.note_damage(*range);

@@ -6,7 +6,7 @@ use crate::event::Epoch;
 
 use super::segment::{self, FileKind};
 use super::state::Shared;
-use super::{DamagedRange, LogError, Position, Reader};
+use super::{DamagedRange, EpochStat, LogError, Position, Reader};
 
 /// How many damaged segments are kept for people to look at; what was lost in later ones is
 /// only told.
@@ -33,6 +33,9 @@ pub struct LogStat {
     pub next_seq: u64,
     /// The last entry that is retired.
     pub retired: Option<Position>,
+    /// What is known of each epoch, oldest first: those that still have segments, or had to give
+    /// them up before [`Log::note_told`]; the last one is [`Self::epoch`].
+    pub epochs: Vec<EpochStat>,
     /// What is known to be damaged, the first 1,024 ranges.
     pub damaged: Vec<DamagedRange>,
     /// How many entries are known to be damaged, in all ranges.
@@ -72,7 +75,20 @@ impl Log {
         self.shared.state().note_damage(range);
     }
 
-    /// Removes the segments of which everything is retired. One that is known to be damaged is
+    /// Somebody outside has durably noted what [`LogStat::epochs`] and [`LogStat::damaged`] said:
+    /// the log may forget where ended epochs ended, and what was damaged. Call
+    /// [`Self::reclaim`] afterwards.
+    pub fn note_told(&self, epochs: &[EpochStat], damaged: &[DamagedRange]) {
+        self.shared.state().note_told(epochs, damaged);
+    }
+
+    /// Whether damage waits to be told. Until then where retirement stands should not be written
+    /// down: read again after a restart, the damage is found again.
+    pub fn holds_damage(&self) -> bool {
+        self.shared.state().holds_damage()
+    }
+
+    /// Removes the segments of which everything is retired and told. One that is known to be damaged is
     /// set aside instead, because an expert may still read what was passed over.
     ///
     /// # Errors
@@ -81,9 +97,8 @@ impl Log {
         let _removing = self.shared.removing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut state = self.shared.state();
-            let Some((ordinal, removed)) = state
-                .removable()
-                .and_then(|ordinal| Some((ordinal, state.segments.remove(&ordinal)?)))
+            let Some((ordinal, removed)) =
+                state.removable().and_then(|ordinal| Some((ordinal, state.release(ordinal)?)))
             else {
                 return Ok(());
             };
@@ -91,7 +106,7 @@ impl Log {
             drop(state);
             match self.give_back(ordinal, is_damaged) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    self.shared.state().segments.insert(ordinal, removed);
+                    self.shared.state().restore(ordinal, removed);
                     return Err(LogError::disk("remove a segment")(error));
                 }
                 _ => {}
@@ -119,20 +134,21 @@ impl Log {
 
     /// Bytes of all segments; cheaper than [`Self::stat`].
     pub fn disk_bytes(&self) -> u64 {
-        self.shared.state().segments.values().map(|segment| segment.file_bytes).sum()
+        self.shared.state().disk_bytes()
     }
 
     /// A moment's numbers.
     pub fn stat(&self) -> LogStat {
         let state = self.shared.state();
         LogStat {
-            disk_bytes: state.segments.values().map(|segment| segment.file_bytes).sum(),
+            disk_bytes: state.disk_bytes(),
             segments: state.segments.len(),
             pending_entries: state.pending_entries(),
             epoch: state.epoch,
             next_seq: state.next_seq,
             retired: state.retired,
-            damaged: state.damaged.iter().copied().collect(),
+            epochs: state.epochs(),
+            damaged: state.damaged.iter().map(|damage| damage.range).collect(),
             damaged_entries: state.damaged_entries,
         }
     }

@@ -1,16 +1,18 @@
 //! What the writer, the readers and retirement share: which segments there are, how far each is
 //! synced, and what is known to be damaged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Epoch;
 
 use super::disk::Disk;
-use super::{DamagedRange, Position};
+use super::{DamagedRange, EpochStat, Position};
 
 /// How many damaged ranges are remembered; later ones are only counted.
 const DAMAGED_MAX: usize = 1024;
+/// How many epochs are remembered of which nothing is left on the disk and nobody was told.
+const RELEASED_MAX: usize = 256;
 
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
@@ -28,8 +30,21 @@ pub(super) struct State {
     pub(super) ordinal_max: u64,
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
-    pub(super) damaged: VecDeque<DamagedRange>,
+    pub(super) damaged: VecDeque<Damage>,
     pub(super) damaged_entries: u64,
+    /// See [`super::LogConfig::untold_bytes_max`].
+    pub(super) untold_bytes_max: u64,
+    /// Where ended epochs ended, as somebody outside has noted.
+    pub(super) told: HashMap<Epoch, u64>,
+    /// Epochs whose last segment had to go before somebody was told.
+    pub(super) released: VecDeque<EpochStat>,
+}
+
+/// A damaged range, and whether somebody outside has noted it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damage {
+    pub(super) range: DamagedRange,
+    pub(super) told: bool,
 }
 
 /// A segment with at least one synced record, or what is left of one.
@@ -65,15 +80,128 @@ impl State {
         })
     }
 
-    /// The oldest segment, if it can be removed: all of it is retired and it is not the newest.
+    /// The oldest segment, if it can be removed: all of it is retired, it is not the newest, and
+    /// what only it can tell is told.
     pub(super) fn removable(&self) -> Option<u64> {
         let (ordinal, segment) = self.segments.first_key_value()?;
-        (self.segments.len() > 1 && self.is_retired(*ordinal, segment)).then_some(*ordinal)
+        let is_done = self.segments.len() > 1 && self.is_retired(*ordinal, segment);
+        (is_done && (self.is_told(*ordinal, segment) || !self.may_hold())).then_some(*ordinal)
+    }
+
+    /// Whether there is room for segments that wait only for somebody to be told.
+    fn may_hold(&self) -> bool {
+        self.untold_bytes_max > 0 && self.disk_bytes() <= self.untold_bytes_max
+    }
+
+    /// Whether the segment can go without anything being forgotten: where its epoch ended, or
+    /// damage that is found nowhere else after a restart.
+    fn is_told(&self, ordinal: u64, segment: &Segment) -> bool {
+        let told = self.told.get(&segment.epoch).copied();
+        let is_end_told = || told.is_some_and(|end| end >= segment.next_seq);
+        let untold = |damage: &Damage| damage.range.segment == ordinal && !damage.told;
+        (!self.is_last_of_epoch(ordinal, segment.epoch) || is_end_told())
+            && !self.damaged.iter().any(untold)
+    }
+
+    fn is_last_of_epoch(&self, ordinal: u64, epoch: Epoch) -> bool {
+        let next = self.segments.range(ordinal + 1..).next();
+        next.is_none_or(|(_, next)| next.epoch != epoch)
+    }
+
+    /// Whether damage waits to be told: where retirement stands must not be written down until
+    /// then, so that the damage is found again after a restart.
+    pub(super) fn holds_damage(&self) -> bool {
+        self.may_hold() && self.damaged.iter().any(|damage| !damage.told)
+    }
+
+    /// Takes a segment away whose file is about to be removed.
+    pub(super) fn release(&mut self, ordinal: u64) -> Option<Segment> {
+        let segment = self.segments.get(&ordinal).copied()?;
+        if self.is_last_of_epoch(ordinal, segment.epoch) {
+            let told = self.told.remove(&segment.epoch);
+            let Segment { epoch, next_seq, .. } = segment;
+            if self.untold_bytes_max > 0 && told.is_none_or(|end| end < next_seq) {
+                self.released.push_back(EpochStat { epoch, next_seq, retired_seq: next_seq });
+                if self.released.len() > RELEASED_MAX {
+                    self.released.pop_front();
+                }
+            }
+        }
+        self.segments.remove(&ordinal)
+    }
+
+    /// Puts back what was released: its file could not be removed.
+    pub(super) fn restore(&mut self, ordinal: u64, segment: Segment) {
+        self.released.retain(|old| old.epoch != segment.epoch);
+        self.segments.insert(ordinal, segment);
+    }
+
+    /// What is known of each epoch, oldest first; the last one is the one being written.
+    pub(super) fn epochs(&self) -> Vec<EpochStat> {
+        let mut epochs: Vec<EpochStat> = self.released.iter().copied().collect();
+        let has_segment = |epoch| self.segments.values().any(|segment| segment.epoch == epoch);
+        for DamagedRange { epoch, next_seq, .. } in self.damaged.iter().map(|damage| damage.range) {
+            // Nothing but the damage is left of it.
+            match epochs.iter_mut().find(|known| known.epoch == epoch) {
+                Some(known) => {
+                    known.next_seq = known.next_seq.max(next_seq);
+                    known.retired_seq = known.next_seq;
+                }
+                None if has_segment(epoch) || epoch == self.epoch => {}
+                None => epochs.push(EpochStat { epoch, next_seq, retired_seq: next_seq }),
+            }
+        }
+        let mut is_open = false;
+        for (ordinal, segment) in &self.segments {
+            if epochs.last().is_none_or(|last| last.epoch != segment.epoch) {
+                // What came before the oldest segment was removed, so it was retired.
+                let (epoch, first) = (segment.epoch, segment.first_seq);
+                epochs.push(EpochStat { epoch, next_seq: first, retired_seq: first });
+                is_open = false;
+            }
+            let Some(last) = epochs.last_mut() else { continue };
+            last.next_seq = segment.next_seq;
+            if is_open {
+                continue;
+            }
+            is_open = !self.is_retired(*ordinal, segment);
+            last.retired_seq = match self.retired {
+                _ if !is_open => segment.next_seq,
+                Some(retired) if retired.segment == *ordinal => {
+                    retired.seq.saturating_add(1).clamp(segment.first_seq, segment.next_seq)
+                }
+                _ => segment.first_seq,
+            };
+        }
+        if epochs.last().is_none_or(|last| last.epoch != self.epoch) {
+            epochs.push(EpochStat { epoch: self.epoch, next_seq: 0, retired_seq: 0 });
+        }
+        epochs
+    }
+
+    /// Somebody outside has noted these epochs, the last of which is being written, and ranges.
+    pub(super) fn note_told(&mut self, epochs: &[EpochStat], damaged: &[DamagedRange]) {
+        let ended = epochs.split_last().map_or(&[][..], |(_, ended)| ended);
+        for epoch in ended.iter().filter(|epoch| epoch.is_complete()) {
+            self.released.retain(|old| old.epoch != epoch.epoch);
+            if self.segments.values().any(|segment| segment.epoch == epoch.epoch) {
+                let end = self.told.entry(epoch.epoch).or_default();
+                *end = epoch.next_seq.max(*end);
+            }
+        }
+        for damage in &mut self.damaged {
+            damage.told |= damaged.contains(&damage.range);
+        }
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.file_bytes).sum()
     }
 
     /// Whether something of the segment is known to be damaged.
     pub(super) fn is_damaged(&self, ordinal: u64) -> bool {
-        self.damaged.iter().any(|range| range.segment == ordinal)
+        self.damaged.iter().any(|damage| damage.range.segment == ordinal)
     }
 
     /// Entries that are not retired, damaged ones included.
@@ -93,7 +221,7 @@ impl State {
 
     /// Remembers a damaged range once. Returns whether it was new.
     pub(super) fn note_damage(&mut self, range: DamagedRange) -> bool {
-        let known = |old: &DamagedRange| {
+        let known = |Damage { range: old, .. }: &Damage| {
             old.segment == range.segment
                 && old.epoch == range.epoch
                 && old.first_seq <= range.first_seq
@@ -103,8 +231,12 @@ impl State {
             return false;
         }
         self.damaged_entries = self.damaged_entries.saturating_add(range.entries());
+        if self.damaged.len() >= DAMAGED_MAX {
+            let segments = &self.segments;
+            self.damaged.retain(|old| !old.told || segments.contains_key(&old.range.segment));
+        }
         if self.damaged.len() < DAMAGED_MAX {
-            self.damaged.push_back(range);
+            self.damaged.push_back(Damage { range, told: false });
         }
         true
     }

@@ -10,7 +10,12 @@ use super::*;
 const NO_WAIT: Duration = Duration::ZERO;
 
 fn config(segment_bytes: u64) -> LogConfig {
-    LogConfig { segment_bytes, retired_segment_bytes_max: u64::MAX, compress: false }
+    LogConfig {
+        segment_bytes,
+        retired_segment_bytes_max: u64::MAX,
+        compress: false,
+        untold_bytes_max: 0,
+    }
 }
 
 fn open_log(disk: &SimDisk, segment_bytes: u64) -> Opened {

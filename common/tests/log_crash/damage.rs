@@ -76,6 +76,7 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
         segment_bytes: rng.random_range(1_000..300_000),
         retired_segment_bytes_max: u64::MAX,
         compress: rng.random(),
+        untold_bytes_max: 0,
     };
     let written = write_log(&disk, config, &mut rng);
     let (ordinals, what): (Vec<u64>, Vec<String>) =

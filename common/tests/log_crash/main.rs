@@ -7,6 +7,7 @@
 mod broken;
 mod damage;
 mod model;
+mod told;
 
 use std::sync::Arc;
 

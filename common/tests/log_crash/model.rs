@@ -13,6 +13,8 @@ use penstock_common::log::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::told::Told;
+
 const LIVES: usize = 16;
 const OPERATIONS_MAX: usize = 40;
 
@@ -55,6 +57,7 @@ struct Run {
     /// Acknowledged and not retired.
     required: BTreeMap<Position, u64>,
     retired: Option<Position>,
+    told: Told,
     outcome: Outcome,
 }
 
@@ -76,6 +79,7 @@ pub(crate) fn run(seed: u64, wrap: impl Fn(SimDisk) -> Arc<dyn Disk>) -> Result<
         segment_bytes: rng.random_range(500..12_000),
         retired_segment_bytes_max: rng.random_range(0..4_000),
         compress: rng.random(),
+        untold_bytes_max: if rng.random() { u64::MAX } else { 0 },
     };
     let has_faults = rng.random_bool(0.6);
     let mut run = Run {
@@ -89,6 +93,7 @@ pub(crate) fn run(seed: u64, wrap: impl Fn(SimDisk) -> Arc<dyn Disk>) -> Result<
         places: HashMap::new(),
         required: BTreeMap::new(),
         retired: None,
+        told: Told::default(),
         outcome: Outcome::default(),
     };
     for life in 0..LIVES {
@@ -121,6 +126,7 @@ impl Run {
         self.sim.cut_after(u64::MAX);
         self.sim.set_faults(Faults::default());
         let expected = self.verify(&log, &report.damaged)?;
+        self.told.check(&log, self.config, &self.required)?;
         let after = self.retired.filter(|_| self.rng.random_bool(0.7));
         if let Some(after) = after {
             log.mark_retired(after);
@@ -202,7 +208,12 @@ impl Run {
                 self.retire(life);
                 Ok(())
             }
-            95..98 => {
+            95..97 => {
+                self.told.check(&life.log, self.config, &self.required)?;
+                self.told.tell(&life.log);
+                Ok(())
+            }
+            97 => {
                 self.set_faults();
                 Ok(())
             }
@@ -233,6 +244,7 @@ impl Run {
             self.identify(position, id)?;
             self.required.insert(position, id);
             life.expected.push((position, id));
+            self.told.acknowledged(position);
             self.outcome.acknowledged += 1;
         }
         Ok(())

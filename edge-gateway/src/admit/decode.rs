@@ -80,7 +80,7 @@ pub(super) fn coding(content_encoding: Option<&str>) -> Result<Coding, Refusal> 
 }
 
 fn shown(value: &str) -> String {
-    super::reason::cut(value.to_owned(), HEADER_BYTES_SHOWN_MAX)
+    penstock_common::admit::cut(value.to_owned(), HEADER_BYTES_SHOWN_MAX)
 }
 
 impl Coding {

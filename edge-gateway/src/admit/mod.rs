@@ -2,7 +2,7 @@
 //!
 //! Pure: time is an argument, nothing is written. One pass splits the body, parses each event
 //! onto a tape, chooses its schema by firmware and validates it; only what is wrong is looked at
-//! twice.
+//! twice. The rules for one event are in `common/src/admit`: the core has the same.
 //!
 //! | limit | value | beyond it |
 //! |---|---|---|
@@ -21,28 +21,22 @@
 //! twice in one request is accepted twice: copies of an identity are dropped where they are read.
 
 mod decode;
-mod reason;
 mod split;
-mod validate;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use penstock_common::admit::{ERRORS_MAX, EVENT_BYTES_MAX, FieldError, Reason, Rejection};
 use penstock_common::event::UnixMicros;
 use penstock_common::schema::SchemaSet;
 use uuid::Uuid;
 
-pub use self::reason::{FieldError, Reason};
 use crate::spool::entry::{DeadLetterEntry, Entry};
 
 /// Bytes of a body, as sent and decompressed.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Events of a body.
 pub const EVENTS_MAX: usize = 100;
-/// Bytes of one event.
-pub const EVENT_BYTES_MAX: usize = 64 << 10;
-/// Errors reported of one event.
-pub const ERRORS_MAX: usize = 16;
 
 /// The stage's name in dead letters.
 const STAGE: &str = "gateway.admit";
@@ -115,17 +109,6 @@ pub enum Verdict {
     },
     /// It goes to `dead-letter`.
     Rejected(Rejection),
-}
-
-/// A rejected event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Its id as sent, where one could be read.
-    pub event_id: Option<String>,
-    /// The main reason.
-    pub reason: Reason,
-    /// What exactly is wrong; at least one.
-    pub errors: Vec<FieldError>,
 }
 
 impl Admission {

@@ -3,14 +3,15 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
+use penstock_common::admit::{Admitted, Rejected, Validation, syntax_error, utf8_error};
 use penstock_common::schema::tape::{SyntaxError, Tape, skip_whitespace};
 
 use super::decode::Layout;
-use super::validate::Validation;
 use super::{
-    Admission, Admitter, EVENT_BYTES_MAX, EVENTS_MAX, FieldError, Reason, Refusal, Rejection,
-    Request, Subject,
+    Admission, Admitter, EVENT_BYTES_MAX, EVENTS_MAX, FieldError, Outcome, Reason, Refusal,
+    Rejection, Request, Subject, Verdict,
 };
+use crate::spool::entry::{Entry, EventEntry};
 
 thread_local! {
     // One tape a thread; it gives back what a large event made it take.
@@ -170,8 +171,16 @@ impl Pass<'_> {
     fn event(&mut self, text: &str, at: usize, base: usize) -> Result<usize, SyntaxError> {
         let parsed = self.tape.parse(text, at, EVENT_BYTES_MAX)?;
         let payload = self.body.slice(base + at..base + parsed.end);
-        let (admission, request) = (&mut self.admission, self.request);
-        self.validation.event(self.admitter, admission, request, &parsed, payload);
+        match self.validation.event(&parsed, self.request.received_at) {
+            Ok(admitted) => {
+                accept(self.admitter, &mut self.admission, self.request, admitted, payload);
+            }
+            Err(Rejected { device_id, schema_version, rejection }) => {
+                let index = self.admission.outcomes.len();
+                let subject = Subject { index, device_id, schema_version, payload };
+                self.admitter.reject(&mut self.admission, self.request, subject, rejection);
+            }
+        }
         Ok(parsed.end)
     }
 
@@ -183,19 +192,24 @@ impl Pass<'_> {
     }
 }
 
-fn syntax_error(bytes: &[u8], error: &SyntaxError, base: usize) -> FieldError {
-    let got = match bytes.get(error.offset) {
-        None => "the end".to_owned(),
-        Some(_) => {
-            let rest = &bytes[error.offset..bytes.len().min(error.offset + 16)];
-            format!("{:?}", String::from_utf8_lossy(rest))
-        }
-    };
-    let expected = format!("{} at byte {}", error.expected, base + error.offset);
-    FieldError::new("", "json", expected, got).at(base + error.offset)
-}
-
-fn utf8_error(body: &[u8], offset: usize) -> FieldError {
-    let got = body.get(offset).map_or_else(String::new, |byte| format!("byte 0x{byte:02x}"));
-    FieldError::new("", "utf8", format!("UTF-8 at byte {offset}"), got).at(offset)
+/// Adds an accepted event and its entry.
+fn accept(
+    admitter: &Admitter,
+    admission: &mut Admission,
+    request: &Request<'_>,
+    admitted: Admitted<'_>,
+    payload: Bytes,
+) {
+    admission.entries.push(Entry::Event(EventEntry {
+        device_id: admitted.device_id.into_owned(),
+        schema_version: admitted.schema_version,
+        fleet: admitter.fleet.clone(),
+        received_at: request.received_at,
+        flags: admitted.flags,
+        traceparent: request.traceparent.clone(),
+        payload,
+    }));
+    let index = admission.outcomes.len();
+    let verdict = Verdict::Accepted { event_id: admitted.event_id };
+    admission.outcomes.push(Outcome { index, verdict });
 }

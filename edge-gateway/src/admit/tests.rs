@@ -1,7 +1,7 @@
 //! Admission on whole bodies: the sample set, every bad input, and random ones.
 
 mod bodies;
-mod fields;
+mod entries;
 mod random;
 mod samples;
 

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use penstock_common::clock::Clock;
 use penstock_common::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::ForwardMetrics;
 use super::record::outbound;
+use super::report::{self, Reporter, StatusConfig};
 use super::window::Window;
-use super::{Connect, Delivery, KafkaConfig, OutboundRecord, Producer, SendError, Token};
+use super::{
+    Connect, Delivery, KafkaConfig, OutboundRecord, Producer, STATUS_TOKEN, SendError, Token,
+};
 use crate::spool::{Position, SpoolError, SpoolHandle, SpoolReader, SpooledEntry};
 
 /// How long one wait for the spool or the bus may take: the reaction time to everything else.
@@ -19,12 +23,19 @@ const WAIT: Duration = Duration::from_millis(20);
 /// After how long without an acknowledgement people are told, and again each time.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long the last status may take once everything is handed over, and once it could not be.
+const LAST_STATUS_WAIT: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(200)];
+
 /// The forwarder, before it runs.
 pub struct Driver<C> {
     /// Builds producers.
     pub connect: C,
     /// Bounds and the drain limit.
     pub config: KafkaConfig,
+    /// How often it says how the spool stands.
+    pub status: StatusConfig,
+    /// Dates the statuses.
+    pub clock: Arc<dyn Clock>,
     /// The gateway's name, for the headers.
     pub gateway: Arc<str>,
     /// Where entries come from.
@@ -54,9 +65,10 @@ impl<C: Connect> Driver<C> {
 
     fn run(mut self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut reporter = Reporter::new(self.status, Instant::now());
         loop {
             let outcome = match self.connect.connect() {
-                Ok(producer) => self.session(producer, &mut backoff, shutdown),
+                Ok(producer) => self.session(producer, &mut reporter, &mut backoff, shutdown),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             };
             let Outcome::Failed(reason) = outcome else { return };
@@ -80,10 +92,13 @@ impl<C: Connect> Driver<C> {
     fn session(
         &mut self,
         producer: C::Producer,
+        reporter: &mut Reporter,
         backoff: &mut Backoff,
         shutdown: &CancellationToken,
     ) -> Outcome {
         let mut session = Session::new(producer);
+        // What the producer before had on its way went with it.
+        reporter.answered();
         let mut drain_until = None;
         loop {
             if shutdown.is_cancelled() {
@@ -91,6 +106,7 @@ impl<C: Connect> Driver<C> {
                 let until = *drain_until.get_or_insert_with(|| Instant::now() + limit);
                 if session.window.is_empty() || Instant::now() >= until {
                     let in_flight = session.window.len();
+                    self.report_last(&mut session, reporter);
                     tracing::info!(in_flight, "forwarding ends; the rest stays in the spool");
                     return Outcome::Drained;
                 }
@@ -99,18 +115,82 @@ impl<C: Connect> Driver<C> {
             if let Err(reason) = self.step(&mut session, may_read) {
                 return Outcome::Failed(reason);
             }
-            match session.settle() {
-                Ok(Settled { retired, acknowledged }) => {
-                    self.metrics.acknowledged.inc_by(acknowledged);
-                    if let Some(position) = retired {
-                        backoff.reset();
-                        self.spool.retire(position);
-                    }
-                }
+            match self.settle(&mut session, reporter) {
+                Ok(true) => backoff.reset(),
+                Ok(false) => {}
                 Err(reason) => return Outcome::Failed(reason),
+            }
+            if reporter.is_due(Instant::now())
+                && let Err(reason) = self.report(&mut session, reporter)
+            {
+                return Outcome::Failed(reason);
             }
             session.tell_silence();
             self.metrics.in_flight_records.set(session.window.len() as i64);
+        }
+    }
+
+    /// Applies the bus's answers; says whether something was retired.
+    fn settle(
+        &self,
+        session: &mut Session<C::Producer>,
+        reporter: &mut Reporter,
+    ) -> Result<bool, String> {
+        let Settled { retired, acknowledged, status } = session.settle()?;
+        self.metrics.acknowledged.inc_by(acknowledged);
+        if let Some(position) = retired {
+            self.spool.retire(position);
+        }
+        let listed = status.as_ref().and_then(|_| reporter.answered());
+        match (status, listed) {
+            (Some(Ok(())), Some(listed)) => {
+                self.metrics.statuses.inc();
+                self.spool.note_told(&listed.epochs, &listed.damaged);
+            }
+            (Some(Err(reason)), _) => {
+                self.metrics.statuses_refused.inc();
+                tracing::warn!(reason, "the bus refused a status; the next one follows");
+            }
+            _ => {}
+        }
+        Ok(retired.is_some())
+    }
+
+    /// Sends a status, unless the producer has no room for it now.
+    fn report(
+        &self,
+        session: &mut Session<C::Producer>,
+        reporter: &mut Reporter,
+    ) -> Result<(), String> {
+        if session.held.is_some() {
+            return Ok(());
+        }
+        let (status, listed) = report::status(&self.gateway, &self.spool.stat(), self.clock.now());
+        let record = report::outbound(&status).map_err(|error| format!("{error:#}"))?;
+        match session.producer.send(STATUS_TOKEN, record) {
+            Ok(()) => reporter.sent(listed, Instant::now()),
+            Err(SendError::Full(_)) => {}
+            Err(SendError::Broken(reason)) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    /// Says at the end of a drain how the spool is left; best effort.
+    fn report_last(&self, session: &mut Session<C::Producer>, reporter: &mut Reporter) {
+        let wait = LAST_STATUS_WAIT[usize::from(!session.window.is_empty())];
+        let (until, mut is_sent) = (Instant::now() + wait, false);
+        while Instant::now() < until {
+            if !reporter.is_on_its_way() {
+                if is_sent {
+                    return;
+                }
+                is_sent = self.report(session, reporter).is_ok() && reporter.is_on_its_way();
+            }
+            session.producer.poll(WAIT, &mut session.deliveries);
+            if let Err(reason) = self.settle(session, reporter) {
+                tracing::debug!(reason, "the last status");
+                return;
+            }
         }
     }
 
@@ -174,6 +254,8 @@ struct Session<P> {
 struct Settled {
     retired: Option<Position>,
     acknowledged: u64,
+    /// The answer to a status.
+    status: Option<Result<(), String>>,
 }
 
 impl<P: Producer> Session<P> {
@@ -228,7 +310,12 @@ impl<P: Producer> Session<P> {
     fn settle(&mut self) -> Result<Settled, String> {
         let mut acknowledged = 0;
         let mut refused = None;
+        let mut status = None;
         for delivery in self.deliveries.drain(..) {
+            if delivery.token == STATUS_TOKEN {
+                status = Some(delivery.result);
+                continue;
+            }
             match delivery.result {
                 Ok(()) => {
                     acknowledged += 1;
@@ -240,7 +327,7 @@ impl<P: Producer> Session<P> {
         }
         match refused {
             Some(reason) => Err(format!("the bus refused a record: {reason}")),
-            None => Ok(Settled { retired: self.window.retire(), acknowledged }),
+            None => Ok(Settled { retired: self.window.retire(), acknowledged, status }),
         }
     }
 }

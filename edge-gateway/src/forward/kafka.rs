@@ -23,6 +23,9 @@ use super::{Connect, Delivery, KafkaConfig, OutboundRecord, Producer, SendError,
 /// The largest message of any topic (`penstock_common::topic`) and room for its headers.
 const MESSAGE_BYTES_MAX: usize = (2 << 20) + (64 << 10);
 
+/// A status needs a place beside the records in flight.
+const STATUSES_MAX: usize = 8;
+
 /// Builds [`KafkaProducer`]s.
 pub struct KafkaConnect {
     config: KafkaConfig,
@@ -41,6 +44,7 @@ impl Connect for KafkaConnect {
 
     fn connect(&self) -> anyhow::Result<KafkaProducer> {
         let config = &self.config;
+        let records_max = config.in_flight_records_max.saturating_add(STATUSES_MAX);
         let producer: BaseProducer<Reports> = ClientConfig::new()
             .set("bootstrap.servers", &config.bootstrap)
             .set("client.id", format!("penstock-gateway-{}", self.client_id))
@@ -51,7 +55,7 @@ impl Connect for KafkaConnect {
             .set("partitioner", "murmur2_random")
             .set("compression.codec", &config.compression)
             .set("linger.ms", config.linger_ms.to_string())
-            .set("queue.buffering.max.messages", config.in_flight_records_max.to_string())
+            .set("queue.buffering.max.messages", records_max.to_string())
             .set("queue.buffering.max.kbytes", (config.in_flight_bytes_max / 512).to_string())
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.keepalive.enable", "true")

@@ -7,6 +7,7 @@
 //!
 //! - [`driver`] owns the loop and the thread.
 //! - [`window`] decides, purely, what may be retired.
+//! - [`report`] says how the spool stands, by the same producer.
 //! - [`record`] turns a spool entry into a message, purely.
 //! - [`kafka`] is the only file that knows rdkafka.
 
@@ -14,6 +15,7 @@ pub mod driver;
 pub mod kafka;
 pub mod metrics;
 pub mod record;
+pub mod report;
 pub mod window;
 
 use std::time::Duration;
@@ -94,6 +96,9 @@ pub struct OutboundRecord {
 
 /// Identifies a record between [`Producer::send`] and its [`Delivery`].
 pub type Token = usize;
+
+/// The token of a status. Those of the window never have the highest bit.
+pub const STATUS_TOKEN: Token = usize::MAX;
 
 /// The bus's word on one record.
 #[derive(Debug)]

@@ -8,17 +8,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use penstock_common::clock::SystemClock;
 use penstock_common::event::{Flags, UnixMicros};
 use penstock_common::log::disk::Disk;
 use penstock_common::log::segment;
 use penstock_common::log::sim::{Faults, SimDisk};
+use penstock_common::status::GatewayStatus;
+use penstock_common::topic::Topic;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use super::metrics::ForwardMetrics;
+use super::report::StatusConfig;
 use super::*;
 use crate::spool::entry::{Entry, EventEntry};
 use crate::spool::{OpenSpool, SpoolConfig, SpoolHandle, open_on};
+
+mod statuses;
 
 /// A bus in memory.
 #[derive(Clone, Default)]
@@ -26,6 +32,9 @@ struct Bus {
     delivered: Arc<Mutex<Vec<String>>>,
     /// The next record is refused.
     refuse: Arc<AtomicBool>,
+    statuses: Arc<Mutex<Vec<GatewayStatus>>>,
+    /// Statuses are taken and never answered.
+    lose_statuses: Arc<AtomicBool>,
 }
 
 struct BusProducer {
@@ -43,6 +52,15 @@ impl Connect for Bus {
 
 impl Producer for BusProducer {
     fn send(&mut self, token: Token, record: OutboundRecord) -> Result<(), SendError> {
+        if record.topic == Topic::GatewayStatus {
+            assert_eq!((token, record.key.as_deref()), (STATUS_TOKEN, Some("g")));
+            if !self.bus.lose_statuses.load(Ordering::SeqCst) {
+                let status = GatewayStatus::decode(&record.payload).unwrap();
+                self.bus.statuses.lock().unwrap().push(status);
+                self.waiting.push(Delivery { token, result: Ok(()) });
+            }
+            return Ok(());
+        }
         let result = if self.bus.refuse.swap(false, Ordering::SeqCst) {
             Err("refused by the test".to_owned())
         } else {
@@ -74,17 +92,28 @@ struct Running {
 }
 
 fn start(disk: &SimDisk, dir: &Path) -> Running {
+    start_on(disk, dir, Bus::default())
+}
+
+fn start_on(disk: &SimDisk, dir: &Path, bus: Bus) -> Running {
+    start_with(disk, dir, bus, SpoolConfig::default().bytes_max)
+}
+
+fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
     let config = SpoolConfig {
         dir: dir.to_owned(),
+        bytes_max,
         segment_bytes: 16 << 10,
         compress: false,
         ..SpoolConfig::default()
     };
     let OpenSpool { handle: spool, reader, .. } = open_on(Arc::new(disk.clone()), &config).unwrap();
-    let (bus, stop) = (Bus::default(), CancellationToken::new());
+    let stop = CancellationToken::new();
     let driver = Driver {
         connect: bus.clone(),
         config: KafkaConfig::default(),
+        status: StatusConfig { interval_ms: 10 },
+        clock: Arc::new(SystemClock),
         gateway: "g".into(),
         reader,
         spool: spool.clone(),

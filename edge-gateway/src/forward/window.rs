@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use super::Token;
 
+/// Tokens count up to this and begin again.
+const TOKEN_MAX: Token = Token::MAX >> 1;
+
 /// Entries in the order they were read, each acknowledged or not. Acknowledgements come in any
 /// order (partitions are independent); retirement follows the order of the spool.
 #[derive(Debug)]
@@ -47,12 +50,12 @@ impl<P: Copy> Window<P> {
     pub fn push(&mut self, position: P, bytes: usize) -> Token {
         self.slots.push_back(Slot { position, bytes, acknowledged: false });
         self.bytes += bytes;
-        self.front.wrapping_add(self.slots.len() - 1)
+        self.front.wrapping_add(self.slots.len() - 1) & TOKEN_MAX
     }
 
     /// Notes an acknowledgement. One for a token that isn't in flight changes nothing.
     pub fn acknowledge(&mut self, token: Token) {
-        let index = token.wrapping_sub(self.front);
+        let index = token.wrapping_sub(self.front) & TOKEN_MAX;
         if let Some(slot) = self.slots.get_mut(index) {
             slot.acknowledged = true;
         }
@@ -65,7 +68,7 @@ impl<P: Copy> Window<P> {
             retired = Some(slot.position);
             self.bytes -= slot.bytes;
             self.slots.pop_front();
-            self.front = self.front.wrapping_add(1);
+            self.front = self.front.wrapping_add(1) & TOKEN_MAX;
         }
         retired
     }
@@ -102,6 +105,17 @@ mod tests {
                 prop_assert_eq!(window.len(), order.len() - retired);
             }
             prop_assert!(window.is_empty());
+        }
+    }
+
+    #[test]
+    fn tokens_begin_again_below_the_highest_bit() {
+        let mut window = Window { front: TOKEN_MAX - 1, ..Window::default() };
+        let tokens: Vec<Token> = (0..4).map(|n| window.push(n, 1)).collect();
+        assert_eq!(tokens, [TOKEN_MAX - 1, TOKEN_MAX, 0, 1]);
+        for (n, token) in tokens.into_iter().enumerate() {
+            window.acknowledge(token);
+            assert_eq!(window.retire(), Some(n));
         }
     }
 

@@ -79,7 +79,8 @@ impl Keeper {
     }
 }
 
-/// The keeper thread. `written` is the position that the index holds.
+/// The keeper thread. While damage waits to be told, the index stays where it is, so that a
+/// restart finds it again. `written` is the position that the index holds.
 pub(super) fn run(shared: &Shared, mut index: Index, mut written: Option<Position>) {
     let mut flush_at: Option<Instant> = None;
     let mut flushed = Instant::now();
@@ -87,7 +88,8 @@ pub(super) fn run(shared: &Shared, mut index: Index, mut written: Option<Positio
         shared.keeper.wait(flush_at);
         let is_over = shared.keeper.gather();
         let retired = shared.log.retired();
-        if let Some(position) = retired.filter(|_| retired > written) {
+        let may_write = retired > written && !shared.log.holds_damage();
+        if let Some(position) = retired.filter(|_| may_write) {
             index.put_retired(position);
             written = retired;
             flush_at.get_or_insert(flushed + FLUSH_INTERVAL);

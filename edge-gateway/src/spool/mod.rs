@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use penstock_common::event::Epoch;
 use tokio::sync::oneshot;
 
-pub use penstock_common::log::{DamagedRange, Position, RecoveryReport};
+pub use penstock_common::log::{DamagedRange, EpochStat, Position, RecoveryReport};
 
 use self::commit::Submission;
 use self::entry::Entry;
@@ -114,6 +114,14 @@ impl SpoolHandle {
         let shared = &self.inner.shared;
         shared.log.mark_retired(position);
         shared.ages.retire(position);
+        shared.keeper.wake();
+    }
+
+    /// The bus has a status that told of these epochs, the last of which is being written, and of
+    /// this damage: what was kept for that can go.
+    pub fn note_told(&self, epochs: &[EpochStat], damaged: &[DamagedRange]) {
+        let shared = &self.inner.shared;
+        shared.log.note_told(epochs, damaged);
         shared.keeper.wake();
     }
 

@@ -94,6 +94,8 @@ pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<Open
         // A drained spool shrinks to this.
         retired_segment_bytes_max: config.segment_bytes / 16,
         compress: config.compress,
+        // A status that never gets through must not fill the spool.
+        untold_bytes_max: config.bytes_max / 2,
     };
     let floor = retired.map_or(0, |retired| retired.segment);
     let Opened { writer, log, report } = log::open(disk, log_config, floor, Epoch::random)

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use penstock_common::event::{Epoch, UnixMicros};
 
 use super::open::Shared;
-use super::{DamagedRange, Position};
+use super::{DamagedRange, EpochStat, Position};
 
 /// How many read but unretired groups are dated; with more, the oldest ones are.
 const AGES_MAX: usize = 4096;
@@ -30,6 +30,8 @@ pub struct SpoolStat {
     pub epoch: Epoch,
     /// The number after its last synced entry.
     pub next_seq: u64,
+    /// Every epoch that the log still knows, oldest first; the last is [`Self::epoch`].
+    pub epochs: Vec<EpochStat>,
     /// The last retired entry.
     pub retired: Option<Position>,
     /// When the oldest entry that is read and not retired was received.
@@ -113,6 +115,7 @@ impl Shared {
             pending_entries: log.pending_entries,
             epoch: log.epoch,
             next_seq: log.next_seq,
+            epochs: log.epochs,
             retired: log.retired,
             oldest_received_at: self.ages.oldest(),
             damaged: log.damaged,

@@ -1,6 +1,7 @@
 //! Topic administration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,14 +15,14 @@ use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::KafkaConfig;
-use crate::bus::BusError;
 use crate::bus::topics::{TopicAdmin, TopicPlan, TopicState};
+use crate::bus::{BusError, LogEnds, Watermarks};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A Kafka admin client.
 pub struct KafkaAdmin {
-    client: AdminClient<DefaultClientContext>,
+    client: Arc<AdminClient<DefaultClientContext>>,
 }
 
 impl KafkaAdmin {
@@ -30,7 +31,7 @@ impl KafkaAdmin {
     /// # Errors
     /// When the client can't be created.
     pub fn open(config: &KafkaConfig) -> Result<Self, BusError> {
-        Ok(Self { client: config.client().create()? })
+        Ok(Self { client: Arc::new(config.client().create()?) })
     }
 
     /// A created topic reaches the brokers' metadata a moment later.
@@ -114,5 +115,29 @@ impl TopicAdmin for KafkaAdmin {
             result.map_err(|(_, code)| refused(code))?;
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LogEnds for KafkaAdmin {
+    async fn ends(&self, topic: &str) -> Result<Vec<Watermarks>, BusError> {
+        let (client, topic) = (Arc::clone(&self.client), topic.to_owned());
+        let ask = move || -> Result<Vec<Watermarks>, BusError> {
+            let client = client.inner();
+            let metadata = client.fetch_metadata(None, TIMEOUT)?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+                let message = format!("there is no topic {topic}");
+                return Err(BusError { message, retryable: true });
+            };
+            let ids = found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id);
+            ids.map(|partition| {
+                let (low, high) = client.fetch_watermarks(&topic, partition, TIMEOUT)?;
+                Ok(Watermarks { partition, low, high })
+            })
+            .collect()
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| {
+            Err(BusError { message: format!("ask for the ends: {error}"), retryable: true })
+        })
     }
 }

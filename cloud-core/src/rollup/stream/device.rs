@@ -8,7 +8,7 @@ use super::minute::Minute;
 use crate::rollup::window::minute_of;
 
 /// A device on its partition. Times in µs.
-pub struct Device {
+pub(super) struct Device {
     /// Its fleet.
     pub fleet: Arc<str>,
     /// Its name.
@@ -31,7 +31,7 @@ pub struct Device {
 
 impl Device {
     /// One that has closed through this.
-    pub fn new(fleet: Arc<str>, name: Arc<str>, closed_through: i64) -> Self {
+    pub(super) fn new(fleet: Arc<str>, name: Arc<str>, closed_through: i64) -> Self {
         Self {
             fleet,
             name,
@@ -46,12 +46,12 @@ impl Device {
     }
 
     /// Whether the minute that begins there takes events.
-    pub const fn is_open(&self, minute: i64) -> bool {
+    pub(super) const fn is_open(&self, minute: i64) -> bool {
         minute >= self.closed_through
     }
 
     /// The minute that begins there.
-    pub fn minute(&mut self, start: i64) -> &mut Minute {
+    pub(super) fn minute(&mut self, start: i64) -> &mut Minute {
         let behind = self.minutes.iter().rev().take_while(|minute| minute.start > start).count();
         let at = self.minutes.len() - behind;
         let is_there = at > 0 && self.minutes[at - 1].start == start;
@@ -65,7 +65,7 @@ impl Device {
     }
 
     /// Closes what is further behind its newest time than the horizon.
-    pub fn close_by_time(&mut self, lateness: i64) {
+    pub(super) fn close_by_time(&mut self, lateness: i64) {
         if self.newest > i64::MIN {
             self.close(minute_of(self.newest.saturating_sub(lateness)));
         }
@@ -73,31 +73,31 @@ impl Device {
 
     /// Closes the minutes that it has; not the time after them, so that what waits in a gateway
     /// streams through as it was measured once it comes.
-    pub fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         if let Some(last) = self.minutes.last() {
             self.close(last.start + MINUTE);
         }
     }
 
     /// Closes through this, if it is further.
-    pub fn close(&mut self, through: i64) {
+    pub(super) fn close(&mut self, through: i64) {
         self.closed_through = self.closed_through.max(through);
     }
 
     /// The minutes that have closed.
-    pub fn closed(&self) -> usize {
+    pub(super) fn closed(&self) -> usize {
         self.minutes.iter().take_while(|minute| !self.is_open(minute.start)).count()
     }
 
     /// Whether a copy of an event of this minute, with other bytes, can still be near enough to
     /// be one with it and fall into an open minute of a device that has closed through this
     /// (`canonical.rs` has the rule).
-    pub const fn needs(minute: i64, lateness: i64, closed_through: i64) -> bool {
+    pub(super) const fn needs(minute: i64, lateness: i64, closed_through: i64) -> bool {
         minute.saturating_add(MINUTE + lateness) > closed_through
     }
 
     /// The memory behind it, about.
-    pub fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let minutes: usize = self.minutes.iter().map(Minute::heap_bytes).sum();
         minutes + self.minutes.capacity() * size_of::<Minute>() + self.ids.heap_bytes()
     }

@@ -10,7 +10,7 @@ const INDEXED: usize = 512;
 
 /// An event that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remembered {
+pub(super) struct Remembered {
     /// Its id.
     pub event_id: u128,
     /// A hash of its bytes.
@@ -43,12 +43,13 @@ const DOUBTFUL: u32 = 1 << 31;
 
 /// Remembered ids. Offsets ascend.
 #[derive(Default)]
-pub struct Ids {
+pub(super) struct Ids {
     entries: VecDeque<Entry>,
     tags: VecDeque<u32>,
     /// How many have been forgotten: the number of the first entry.
     forgotten: u64,
     /// The newest entry's number by id.
+    #[allow(clippy::box_collection, reason = "most devices have none: a pointer is smaller")]
     index: Option<Box<HashMap<[u64; 2], u64>>>,
 }
 
@@ -75,7 +76,7 @@ impl Entry {
 
 impl Ids {
     /// The newest one with this id.
-    pub fn find(&self, event_id: u128) -> Option<Remembered> {
+    pub(super) fn find(&self, event_id: u128) -> Option<Remembered> {
         let id = halves(event_id);
         if let Some(index) = &self.index {
             let at = index.get(&id)?.checked_sub(self.forgotten)?;
@@ -107,7 +108,7 @@ impl Ids {
     }
 
     /// Remembers one; its offset is greater than all before.
-    pub fn push(&mut self, new: &Remembered) {
+    pub(super) fn push(&mut self, new: &Remembered) {
         let id = halves(new.event_id);
         let entry = Entry {
             id,
@@ -137,7 +138,7 @@ impl Ids {
     }
 
     /// Forgets the oldest as long as `done` says so of them; returns how many.
-    pub fn forget_while(&mut self, mut done: impl FnMut(&Remembered) -> bool) -> usize {
+    pub(super) fn forget_while(&mut self, mut done: impl FnMut(&Remembered) -> bool) -> usize {
         let mut count = 0;
         while self.entries.front().is_some_and(|entry| done(&entry.remembered())) {
             self.forget_first();
@@ -166,27 +167,27 @@ impl Ids {
     }
 
     /// The oldest one.
-    pub fn first(&self) -> Option<Remembered> {
+    pub(super) fn first(&self) -> Option<Remembered> {
         self.entries.front().map(Entry::remembered)
     }
 
     /// All, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = Remembered> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Remembered> {
         self.entries.iter().map(Entry::remembered)
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// The memory behind it, about.
-    pub fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |index| index.capacity() * 28);
         self.entries.capacity() * size_of::<Entry>() + self.tags.capacity() * 4 + index
     }
@@ -203,7 +204,7 @@ mod tests {
             event_id,
             body: number,
             schema_version: 1,
-            doubtful: number % 3 == 0,
+            doubtful: number.is_multiple_of(3),
             offset: number as i64,
             minute: 0,
         }

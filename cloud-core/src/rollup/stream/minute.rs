@@ -9,7 +9,7 @@ use crate::rollup::aggregate::Aggregate;
 use crate::rollup::counted::Metric;
 
 /// An open minute.
-pub struct Minute {
+pub(super) struct Minute {
     /// Its start, µs.
     pub start: i64,
     /// The greatest offset that was counted; −1 when none was.
@@ -24,12 +24,12 @@ pub struct Minute {
 
 impl Minute {
     /// Without any event.
-    pub const fn new(start: i64) -> Self {
+    pub(super) const fn new(start: i64) -> Self {
         Self { start, last_offset: -1, words: Vec::new(), run: 0, written: None }
     }
 
     /// Adds an event's values, in the order of the shape's metrics.
-    pub fn add(&mut self, offset: i64, shape: Shape, values: impl Iterator<Item = f64>) {
+    pub(super) fn add(&mut self, offset: i64, shape: Shape, values: impl Iterator<Item = f64>) {
         self.last_offset = self.last_offset.max(offset);
         match self.words.get_mut(self.run as usize) {
             Some(header) if *header >> 32 == u64::from(shape) && *header as u32 != u32::MAX => {
@@ -44,23 +44,23 @@ impl Minute {
     }
 
     /// Whether it holds what was not written yet.
-    pub fn is_changed(&self) -> bool {
+    pub(super) fn is_changed(&self) -> bool {
         !self.words.is_empty() && self.written != Some(self.words.len() as u32)
     }
 
     /// Notes that it has been written as it is.
-    pub fn set_written(&mut self) {
+    pub(super) fn set_written(&mut self) {
         self.written = Some(self.words.len() as u32);
     }
 
     /// About how many rows it makes.
-    pub fn rows(&self, shapes: &Shapes) -> usize {
+    pub(super) fn rows(&self, shapes: &Shapes) -> usize {
         self.words.first().map_or(0, |header| shapes.metrics((*header >> 32) as Shape).len())
     }
 
     /// Hands over each metric's values. `scratch` has a place for every metric, all empty before
     /// and after.
-    pub fn aggregates(
+    pub(super) fn aggregates(
         &self,
         shapes: &Shapes,
         scratch: &mut [Aggregate],
@@ -90,7 +90,7 @@ impl Minute {
     }
 
     /// The memory behind it.
-    pub fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         self.words.capacity() * size_of::<u64>()
     }
 }

@@ -12,11 +12,11 @@ use crate::rollup::window::{HOUR, hour_of, minute_of};
 use crate::store::rollup::DeviceClose;
 
 /// A device, by its place.
-pub type DeviceAt = u32;
+pub(super) type DeviceAt = u32;
 
 /// An hour to be rebuilt; the fields are those of [`crate::store::rollup::Mark`].
 #[derive(Clone, Copy, Debug)]
-pub struct Marked {
+pub(super) struct Marked {
     pub event_offset: i64,
     pub ready_through: i64,
     pub done_through: i64,
@@ -24,7 +24,7 @@ pub struct Marked {
 }
 
 /// A partition that is ours.
-pub struct Part {
+pub(super) struct Part {
     /// Its number.
     pub partition: i32,
     /// What is before is stored.
@@ -52,7 +52,7 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn new(start: &Start) -> Self {
+    pub(super) fn new(start: &Start) -> Self {
         Self {
             partition: start.partition,
             position: start.position,
@@ -71,7 +71,7 @@ impl Part {
     }
 
     /// Puts back what the store knows of a device.
-    pub fn restore(&mut self, known: DeviceClose) {
+    pub(super) fn restore(&mut self, known: DeviceClose) {
         let at = self.device(&known.fleet, &known.device);
         let device = &mut self.devices[at as usize];
         device.closed_through = known.closed_through;
@@ -95,11 +95,11 @@ impl Part {
     }
 
     /// Whether what was stored before a restart is still being read again.
-    pub const fn is_refolding(&self) -> bool {
+    pub(super) const fn is_refolding(&self) -> bool {
         self.next < self.position
     }
 
-    pub fn passed(&mut self, append_time: i64, next: i64) {
+    pub(super) fn passed(&mut self, append_time: i64, next: i64) {
         self.next = self.next.max(next);
         self.time = self.time.max(append_time);
         let minute = minute_of(append_time);
@@ -110,7 +110,7 @@ impl Part {
 
     /// The bus's time, which goes on while nothing comes and we stand at the end. It is told by
     /// durations alone: our clock and the bus's may differ.
-    pub fn time(&mut self, now: i64, is_at_end: bool) -> i64 {
+    pub(super) fn time(&mut self, now: i64, is_at_end: bool) -> i64 {
         if self.heard.0 != self.next || !is_at_end {
             self.heard = (self.next, now);
         }
@@ -118,7 +118,7 @@ impl Part {
     }
 
     /// Offsets before this may be needed no more.
-    pub fn rewind_floor(&mut self, longest: i64) -> i64 {
+    pub(super) fn rewind_floor(&mut self, longest: i64) -> i64 {
         while self
             .timeline
             .front()
@@ -129,7 +129,7 @@ impl Part {
         self.timeline.front().map_or(i64::MIN, |(_, offset)| *offset)
     }
 
-    pub fn hold(&mut self, event: &Event<'_>, limits: &Limits, shapes: &mut Shapes) -> Held {
+    pub(super) fn hold(&mut self, event: &Event<'_>, limits: &Limits, shapes: &mut Shapes) -> Held {
         let stored = event.offset < self.position;
         self.passed(event.append_time, event.offset + 1);
         let at = self.device(event.fleet, event.device);
@@ -286,7 +286,7 @@ impl Part {
     }
 
     /// Marks the hours of these minutes, from the first to the last.
-    pub fn mark(
+    pub(super) fn mark(
         &mut self,
         at: DeviceAt,
         (first, last): (i64, i64),
@@ -308,7 +308,7 @@ impl Part {
 
     /// Gives up the oldest events of a device: their minutes close now, and whatever a copy of
     /// them could still change is marked.
-    pub fn give_up(&mut self, at: DeviceAt, count: usize, limits: &Limits, shapes: &Shapes) {
+    pub(super) fn give_up(&mut self, at: DeviceAt, count: usize, limits: &Limits, shapes: &Shapes) {
         let device = &mut self.devices[at as usize];
         let closed = device.closed();
         let mut minutes: Vec<i64> = device.ids.iter().take(count).map(|id| id.minute).collect();

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use crate::rollup::counted::Metric;
 
 /// A list of metrics, by number.
-pub type Shape = u32;
+pub(super) type Shape = u32;
 
 /// So many shapes of more than one metric are kept.
 const SHAPES_MAX: usize = 4_096;
 
 /// The known shapes. Devices of one firmware have one or a few.
 #[derive(Default)]
-pub struct Shapes {
+pub(super) struct Shapes {
     lists: Vec<Box<[Metric]>>,
     numbers: HashMap<Box<[Metric]>, Shape>,
     /// The one asked for last.
@@ -23,7 +23,7 @@ pub struct Shapes {
 impl Shapes {
     /// The shape of an event. None when there are too many already: then each of its metrics is
     /// an event of its own, and those have a shape in any case.
-    pub fn of(&mut self, metrics: &[(Metric, f64)]) -> Option<Shape> {
+    pub(super) fn of(&mut self, metrics: &[(Metric, f64)]) -> Option<Shape> {
         let is_last = self.lists.get(self.last as usize).is_some_and(|list| {
             list.len() == metrics.len() && list.iter().zip(metrics).all(|(a, (b, _))| a == b)
         });
@@ -46,7 +46,7 @@ impl Shapes {
     }
 
     /// Its metrics.
-    pub fn metrics(&self, shape: Shape) -> &[Metric] {
+    pub(super) fn metrics(&self, shape: Shape) -> &[Metric] {
         self.lists.get(shape as usize).map_or(&[], |list| list)
     }
 }

@@ -25,15 +25,14 @@ pub(super) struct SeriesCache {
     known: Mutex<Known>,
 }
 
-/// The metrics of a device: few.
-type Metrics = Vec<(Arc<str>, i32)>;
-
 #[derive(Debug, Default)]
 struct Known {
     count: usize,
-    /// By fleet, then device.
-    fleets: HashMap<Arc<str>, HashMap<Arc<str>, Metrics>>,
+    fleets: HashMap<Arc<str>, Devices>,
 }
+
+/// The metrics of each device and their numbers.
+type Devices = HashMap<Arc<str>, Vec<(Arc<str>, i32)>>;
 
 impl Known {
     fn get(&self, name: &Name<'_>) -> Option<i32> {

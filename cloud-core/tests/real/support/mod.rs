@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) mod events;
 pub(crate) mod http;
+pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod services;
 pub(crate) mod stored;

@@ -109,6 +109,33 @@ fn a_late_event_marks_its_hour_and_so_does_its_copy() {
 }
 
 #[test]
+fn an_id_is_known_as_long_as_a_copy_can_be_one_with_it_and_no_longer() {
+    for (minutes, expected) in [(11, Held::Conflict), (12, Held::Counted)] {
+        let mut stream = stream();
+        stream.hold(&record(1, T, T).event(0, 0));
+        let now = T + (minutes + 9) * MINUTE;
+        stream.hold(&record(2, now, now).event(0, 1));
+        let closed = flush(&mut stream, now, 2).closes[0].closed_through;
+        assert_eq!(closed, now - 10 * MINUTE);
+        // The first open minute.
+        let other = Record { body: 99, ..record(1, closed, now) };
+        assert_eq!(stream.hold(&other.event(0, 2)), expected, "{minutes}");
+    }
+}
+
+#[test]
+fn a_late_copy_with_a_clock_ahead_marks_all_hours_in_which_a_retry_may_have_counted() {
+    let mut stream = stream();
+    stream.hold(&record(1, T + 30 * HOUR, T + 30 * HOUR).event(0, 0));
+    let mut ahead = record(2, T + 50 * HOUR, T + 10 * MINUTE);
+    ahead.append_time = T + 30 * HOUR;
+    assert_eq!(stream.hold(&ahead.event(0, 1)), Held::Late);
+    let flushed = flush(&mut stream, T + 30 * HOUR, 2);
+    let hours: Vec<i64> = flushed.marks.iter().map(|mark| (mark.hour - T) / HOUR).collect();
+    assert_eq!(hours, (0..=24).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_clock_ahead_marks_both_hours_unless_the_other_is_out_of_reach() {
     let mut stream = stream();
     stream.hold(&record(1, T + 2 * HOUR, T).event(0, 0));

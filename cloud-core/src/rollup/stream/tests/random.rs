@@ -149,17 +149,20 @@ impl Case {
                 ));
             }
         }
-        if self.conflicts && self.falls_silent(&mut records) {
-            let mut bodies = BTreeMap::new();
-            records.retain(|r| *bodies.entry(r.copy.event_id).or_insert(r.body) == r.body);
+        if self.conflicts {
+            self.end_at_silence(&mut records);
         }
         records
     }
 
-    fn falls_silent(&self, records: &mut [Record]) -> bool {
+    /// Nothing after the first long gap: what comes then is a documented limit.
+    fn end_at_silence(&self, records: &mut Vec<Record>) {
         records.sort_by_key(|record| record.append_time);
         let longest = self.limits.times().forget - MINUTE;
-        records.windows(2).any(|pair| pair[1].append_time - pair[0].append_time >= longest)
+        let is_gap = |pair: &[Record]| pair[1].append_time - pair[0].append_time >= longest;
+        if let Some(last) = records.windows(2).position(is_gap) {
+            records.truncate(last + 1);
+        }
     }
 
     fn record(

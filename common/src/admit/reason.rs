@@ -114,7 +114,7 @@ impl FieldError {
 }
 
 /// At most `bytes_max` bytes of the text, and an ellipsis if there was more.
-pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
+pub fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let boundary = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(boundary.unwrap_or(0));
