@@ -163,3 +163,18 @@ async fn members_may_die_and_come_at_any_time() {
     assert_tables(&rig, &events).await;
     member.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_other_bytes_is_a_dead_letter_and_marks_its_hour() {
+    let rig = Rig::new(Store::Directory).await;
+    store(&rig).migrate().await.unwrap();
+    let member = start(&rig);
+    let first = Event::new("dev-1", 1_800);
+    let other = Event { cpu_temp: 99.5, received_at: first.received_at + 9, ..first.clone() };
+    rig.send(&[first, other.clone()]).await;
+    let letters = rig.read_topic(&rig.dead_letter_topic(), 1).await;
+    assert_eq!(letters[0].payload(), other.payload().as_bytes());
+    let sql = "SELECT count(*) FROM rollup.rebuild_mark WHERE device = 'dev-1'";
+    eventually("the mark", async || rig.database.number(sql).await == 1).await;
+    member.stop().await;
+}
