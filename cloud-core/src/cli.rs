@@ -1,18 +1,26 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use penstock_common::clock::{Clock, SystemClock};
+use penstock_common::event::UnixMicros;
 
 use crate::api;
 use crate::bus::{kafka::KafkaAdmin, topics};
 use crate::config::CoreConfig;
+use crate::failpoint::Failpoints;
 use crate::ledger::answer::ask;
 use crate::role::Roles;
 use crate::store::ledger::LedgerStore;
 use crate::store::postgres;
+use crate::store::rollup::RollupStore;
+use crate::store::rollup::request::Whose;
+
+/// How often `--wait` looks.
+const POLL: Duration = Duration::from_millis(500);
 
 /// What the process is asked to do.
 #[derive(Debug, Parser)]
@@ -46,9 +54,34 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Asks for rollups to be computed again from the raw events.
+    Rebuild(Rebuild),
     /// Looks after the topics of the bus.
     #[command(subcommand)]
     Topics(Topics),
+}
+
+/// Which rollups.
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// Begin of the range, RFC 3339; whole hours are rebuilt.
+    #[arg(long)]
+    pub from: String,
+    /// Its end, not included.
+    #[arg(long)]
+    pub to: String,
+    /// One fleet only.
+    #[arg(long)]
+    pub fleet: Option<String>,
+    /// One device only.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Waits until it is done, and says how many rows changed.
+    #[arg(long)]
+    pub wait: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// About topics.
@@ -117,6 +150,45 @@ pub async fn ledger(
     Ok(answer.total.missing == 0)
 }
 
+/// `rebuild`.
+///
+/// # Errors
+/// When the range is none, or the rollups' database is away.
+pub async fn rebuild(config: CoreConfig, asked: Rebuild) -> anyhow::Result<()> {
+    let time = |name: &str, text: &str| {
+        let time = UnixMicros::parse_rfc3339(text);
+        time.with_context(|| format!("read --{name} {text:?}: want e.g. 2026-01-31T08:00:00Z"))
+    };
+    let (from, to) = (time("from", &asked.from)?.0, time("to", &asked.to)?.0);
+    if from >= to {
+        bail!("--from must be before --to, which is not included");
+    }
+    let rollups = RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?;
+    rollups.migrate().await?;
+    let whose = Whose { fleet: asked.fleet, device: asked.device };
+    let request = rollups.request_rebuild(from, to, &whose).await?;
+    println!("request {request}: a core with the role rebuild works on it");
+    if asked.wait {
+        wait(&rollups, request).await?;
+    }
+    Ok(())
+}
+
+async fn wait(rollups: &RollupStore, request: i64) -> anyhow::Result<()> {
+    loop {
+        let state = rollups.request_state(request).await?.context("the request is gone")?;
+        if state.done {
+            println!(
+                "request {request} is done: {} hours of devices, {} rows changed, {} deleted; \
+                 hours and days follow; {} hours were too old",
+                state.marks, state.rows_changed, state.rows_deleted, state.hours_refused
+            );
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +203,8 @@ mod tests {
         assert!(parse("core topics apply --dry-run --config x.toml").is_ok());
         assert!(parse("core ledger --from x --to y --gateway g --json --set a=1").is_ok());
         assert!(parse("core run --role cook").is_err());
+        let range = "--from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z";
+        assert!(parse(&format!("core rebuild {range} --fleet f --device d --wait")).is_ok());
+        assert!(parse("core rebuild --from 2026-01-01T00:00:00Z").is_err());
     }
 }

@@ -13,6 +13,7 @@ use crate::compact::CompactConfig;
 use crate::deadletter::DeadLetterConfig;
 use crate::ledger::LedgerConfig;
 use crate::raw::RawConfig;
+use crate::rebuild::config::RebuildConfig;
 use crate::rollup::RollupConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
@@ -31,6 +32,8 @@ pub struct CoreConfig {
     pub raw: RawConfig,
     /// The rollups.
     pub rollup: RollupConfig,
+    /// Rebuilding rollups from raw events.
+    pub rebuild: RebuildConfig,
     /// Compaction.
     pub compact: CompactConfig,
     /// The dead-letter store.
@@ -61,6 +64,7 @@ impl CoreConfig {
         config.store.validate(&mut problems);
         config.raw.validate(&mut problems);
         config.rollup.validate(&mut problems);
+        config.rebuild.validate(&mut problems);
         config.compact.validate(&mut problems);
         config.deadletter.validate(&mut problems);
         config.ledger.validate(&mut problems);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use cloud_core::cli::{Command, ConfigArgs, Topics, apply, ledger};
+use cloud_core::cli::{Command, ConfigArgs, Topics, apply, ledger, rebuild};
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
 use penstock_common::{shutdown, telemetry};
@@ -32,6 +32,10 @@ async fn run() -> anyhow::Result<ExitCode> {
             let parameters = given.into_iter().filter_map(of).collect();
             let is_whole = ledger(load(&config)?, parameters, json).await?;
             Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Rebuild(asked) => {
+            rebuild(load(&asked.config)?, asked).await?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Topics(Topics::Apply { dry_run, config }) => {
             apply(load(&config)?, dry_run).await?;

@@ -36,6 +36,7 @@ use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
 use crate::raw::{self, metrics::RawMetrics};
+use crate::rebuild::metrics::RebuildMetrics;
 use crate::rollup::merge_worker::MergeMetrics;
 use crate::rollup::metrics::RollupMetrics;
 use crate::source::metrics::SourceMetrics;
@@ -48,6 +49,7 @@ use crate::store::rollup::RollupStore;
 
 mod dead_letter;
 mod loss_ledger;
+mod rebuild;
 mod rollup;
 
 /// A part of the core that runs, fails and scales alone.
@@ -59,6 +61,8 @@ pub enum Role {
     Compact,
     /// The rollups, as events stream by.
     Rollup,
+    /// Rollups from raw files.
+    Rebuild,
     /// The dead-letter store.
     DeadLetter,
     /// The loss ledger.
@@ -69,14 +73,22 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Raw, Self::Compact, Self::Rollup, Self::DeadLetter, Self::Ledger, Self::Api];
+    pub const ALL: [Self; 7] = [
+        Self::Raw,
+        Self::Compact,
+        Self::Rollup,
+        Self::Rebuild,
+        Self::DeadLetter,
+        Self::Ledger,
+        Self::Api,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Compact => "compact",
             Self::Rollup => "rollup",
+            Self::Rebuild => crate::rebuild::ROLE,
             Self::DeadLetter => "deadletter",
             Self::Ledger => ledger::ROLE,
             Self::Api => "api",
@@ -127,6 +139,7 @@ struct Shared {
     rollups: RollupStore,
     rollup_metrics: RollupMetrics,
     merge_metrics: MergeMetrics,
+    rebuild_metrics: RebuildMetrics,
     poison: PoisonMemory,
     restarts: IntCounterVec,
     readiness: Readiness,
@@ -161,6 +174,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
         rollups: RollupStore::open(&config.rollup, &config.catalog.dsn, Failpoints::default())?,
         rollup_metrics: RollupMetrics::new(&registry)?,
         merge_metrics: MergeMetrics::new(&registry)?,
+        rebuild_metrics: RebuildMetrics::new(&registry)?,
         poison: PoisonMemory::default(),
         restarts: restarts(&registry)?,
         readiness: readiness.clone(),
@@ -249,6 +263,7 @@ async fn supervise(
             match (role, listener) {
                 (Role::Raw, _) => run_raw(shared_too, stop_too).await,
                 (Role::Rollup, _) => rollup::run(shared_too, stop_too).await,
+                (Role::Rebuild, _) => rebuild::run(shared_too, stop_too).await,
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
                 (Role::Ledger, _) => loss_ledger::run(shared_too, stop_too).await,

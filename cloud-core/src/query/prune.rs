@@ -8,18 +8,33 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::statistics::Statistics;
+use penstock_common::event::Flags;
 
 use crate::raw::schema::{column, schema};
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The device.
-    pub device: &'a str,
+    /// The devices, in the order of their bytes; none at all: every device.
+    pub devices: &'a [&'a str],
     /// The least effective time, µs.
     pub from: i64,
     /// The end of effective times, exclusive.
     pub to: i64,
+    /// Besides, rows with the flag clock_ahead from this effective time on, if given.
+    pub ahead_from: Option<i64>,
+}
+
+impl Wanted<'_> {
+    fn can_have_device(&self, min: Option<&[u8]>, max: Option<&[u8]>) -> bool {
+        let first = min.map_or(0, |min| self.devices.partition_point(|d| d.as_bytes() < min));
+        let next = self.devices.get(first).map(|device| device.as_bytes());
+        self.devices.is_empty() || next.is_some_and(|next| max.is_none_or(|max| next <= max))
+    }
+
+    fn can_have_time(&self, from: i64, min: Option<i64>, max: Option<i64>) -> bool {
+        min.is_none_or(|min| min < self.to) && max.is_none_or(|max| max >= from)
+    }
 }
 
 /// The rows worth decoding, by row group; none at all means that the file has nothing.
@@ -39,20 +54,32 @@ pub fn selections(metadata: &ParquetMetaData, wanted: &Wanted<'_>) -> Vec<RowGro
         let (column, places) = (index.column_index(device), index.page_locations(device));
         let by_device = pages(column, places, rows, |column, page| match column {
             ColumnIndexMetaData::BYTE_ARRAY(pages) => {
-                pages.min_value(page).is_none_or(|min| min <= wanted.device.as_bytes())
-                    && pages.max_value(page).is_none_or(|max| max >= wanted.device.as_bytes())
+                wanted.can_have_device(pages.min_value(page), pages.max_value(page))
             }
             _ => true,
         });
-        let (column, places) = (index.column_index(time), index.page_locations(time));
-        let by_time = pages(column, places, rows, |column, page| match column {
-            ColumnIndexMetaData::INT64(pages) => {
-                pages.min_value(page).is_none_or(|min| *min < wanted.to)
-                    && pages.max_value(page).is_none_or(|max| *max >= wanted.from)
-            }
-            _ => true,
-        });
-        let ranges = intersect(&by_device, &by_time);
+        let by_time = |from| {
+            let (column, places) = (index.column_index(time), index.page_locations(time));
+            pages(column, places, rows, move |column, page| match column {
+                ColumnIndexMetaData::INT64(pages) => {
+                    let (min, max) = (pages.min_value(page), pages.max_value(page));
+                    wanted.can_have_time(from, min.copied(), max.copied())
+                }
+                _ => true,
+            })
+        };
+        let mut ranges = intersect(&by_device, &by_time(wanted.from));
+        if let (Some(from), Some(flags)) = (wanted.ahead_from, leaf(metadata, column::FLAGS)) {
+            let (column, places) = (index.column_index(flags), index.page_locations(flags));
+            let ahead = pages(column, places, rows, |column, page| match column {
+                // Bits: below the flag's own value none can have it.
+                ColumnIndexMetaData::INT32(pages) => pages
+                    .max_value(page)
+                    .is_none_or(|max| max.cast_unsigned() >= Flags::CLOCK_AHEAD.bits()),
+                _ => true,
+            });
+            ranges = union(ranges, intersect(&intersect(&by_device, &by_time(from)), &ahead));
+        }
         if !ranges.is_empty() {
             let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), rows);
             selections.push(RowGroupSelection::new(number, Some(selection)));
@@ -76,15 +103,15 @@ fn group_can_match(
 ) -> bool {
     let device_can = match group.column(device).statistics() {
         Some(Statistics::ByteArray(stats)) => {
-            stats.min_opt().is_none_or(|min| min.data() <= wanted.device.as_bytes())
-                && stats.max_opt().is_none_or(|max| max.data() >= wanted.device.as_bytes())
+            let (min, max) = (stats.min_opt(), stats.max_opt());
+            wanted.can_have_device(min.map(|min| min.data()), max.map(|max| max.data()))
         }
         _ => true,
     };
+    let from = wanted.ahead_from.map_or(wanted.from, |ahead| ahead.min(wanted.from));
     let time_can = match group.column(time).statistics() {
         Some(Statistics::Int64(stats)) => {
-            stats.min_opt().is_none_or(|min| *min < wanted.to)
-                && stats.max_opt().is_none_or(|max| *max >= wanted.from)
+            wanted.can_have_time(from, stats.min_opt().copied(), stats.max_opt().copied())
         }
         _ => true,
     };
@@ -127,6 +154,20 @@ fn intersect(a: &[Range<usize>], b: &[Range<usize>]) -> Vec<Range<usize>> {
     common
 }
 
+/// The rows of either of two ascending lists of ranges.
+fn union(a: Vec<Range<usize>>, b: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    let mut all: Vec<Range<usize>> = a.into_iter().chain(b).collect();
+    all.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(all.len());
+    for range in all {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +194,11 @@ mod tests {
                 prop_assert_eq!(has(&common, row), has(&a, row) && has(&b, row));
             }
             prop_assert!(common.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            let either = union(a.clone(), b.clone());
+            for row in 0..80 {
+                prop_assert_eq!(has(&either, row), has(&a, row) || has(&b, row));
+            }
+            prop_assert!(either.windows(2).all(|pair| pair[0].end < pair[1].start));
         }
     }
 }

@@ -55,7 +55,8 @@ pub async fn open(
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options).await?;
     let from = if scan.copies_of.is_some() { i64::MIN } else { scan.from };
-    let wanted = Wanted { device: &scan.device, from, to: scan.to };
+    let devices = [&*scan.device];
+    let wanted = Wanted { devices: &devices, from, to: scan.to, ahead_from: None };
     let selected = selections(builder.metadata(), &wanted);
     if selected.is_empty() {
         return Ok(None);
@@ -98,9 +99,10 @@ fn filter(schema: &SchemaDescriptor, scan: &Scan) -> RowFilter {
     RowFilter::new(predicates)
 }
 
-pub(super) type Predicate = Box<dyn ArrowPredicate>;
+pub(crate) type Predicate = Box<dyn ArrowPredicate>;
 
-fn predicate<F>(schema: &SchemaDescriptor, columns: &[&str], keep: F) -> Predicate
+/// A predicate on some columns.
+pub(crate) fn predicate<F>(schema: &SchemaDescriptor, columns: &[&str], keep: F) -> Predicate
 where
     F: FnMut(RecordBatch) -> Result<BooleanArray, ArrowError> + Send + 'static,
 {

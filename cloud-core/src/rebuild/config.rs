@@ -2,8 +2,6 @@
 
 use serde::Deserialize;
 
-use crate::rollup::window::DAY;
-
 /// How rollups are recomputed from raw events.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,10 +21,6 @@ pub struct RebuildConfig {
     pub poll_ms: u64,
     /// A worker that says nothing for so long has lost its marks to another.
     pub lease_ms: u64,
-    /// How far apart the copies of one event may be in time: the stream's lateness horizon.
-    pub lateness_ms: u64,
-    /// How long raw events are kept, in days; hours older than this less two days stay as they are.
-    pub raw_retention_days: u32,
 }
 
 impl Default for RebuildConfig {
@@ -36,11 +30,9 @@ impl Default for RebuildConfig {
             devices_max: 1_000,
             events_max: 1_000_000,
             delay_ms: 5_000,
-            settle_ms: 900_000,
+            settle_ms: 60_000,
             poll_ms: 1_000,
-            lease_ms: 600_000,
-            lateness_ms: 600_000,
-            raw_retention_days: 90,
+            lease_ms: 180_000,
         }
     }
 }
@@ -60,13 +52,5 @@ impl RebuildConfig {
         within("settle_ms", self.settle_ms, 0, 86_400_000);
         within("poll_ms", self.poll_ms, 10, 60_000);
         within("lease_ms", self.lease_ms, 10_000, 86_400_000);
-        within("lateness_ms", self.lateness_ms, 1_000, 86_400_000);
-        within("raw_retention_days", self.raw_retention_days.into(), 3, 36_500);
-    }
-
-    /// Hours before this are left as they are; µs.
-    pub fn oldest_hour(&self, now: i64) -> i64 {
-        let days = i64::from(self.raw_retention_days) - 2;
-        now.saturating_sub(days * DAY)
     }
 }

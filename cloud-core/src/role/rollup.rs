@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Role, Shared};
 use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
+use crate::rollup;
 use crate::rollup::counted::CountedMetrics;
+use crate::rollup::merge_worker::MergeWorker;
 use crate::rollup::replays::ReplaySink;
 use crate::rollup::stage::{RollupParts, RollupSink};
-use crate::rollup::{self, merge_worker};
 use crate::source::runner::{Runner, Sink};
 use crate::store::rollup::RollupStore;
 
@@ -44,7 +45,7 @@ pub(super) async fn run(shared: Shared, stop: CancellationToken) -> anyhow::Resu
     // Dropped with this future: a merge may end anywhere.
     let mut merging = JoinSet::new();
     let (store, metrics) = (shared.rollups.clone(), shared.merge_metrics.clone());
-    merging.spawn(merge_worker::run(store, metrics, stop.clone()));
+    merging.spawn(MergeWorker { store, metrics }.run(stop.clone()));
     tokio::try_join!(events.run(), replays.run())?;
     Ok(())
 }

@@ -1,136 +1,156 @@
-//! Merging, again and again: hours, days and whole fleets from finer rows.
-//!
-//! Any number of workers may run; each group of marks is one transaction, and a group that another
-//! worker is at is passed over. A worker that dies has changed nothing.
+//! Merges what is due, again and again. Any number of workers may run; one that dies leaves
+//! nothing behind. With the database away it waits and says so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use penstock_common::retry::Backoff;
-use prometheus::{Gauge, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::postgres::StoreError;
 use crate::store::rollup::RollupStore;
 use crate::store::rollup::merge::Group;
 
-/// Marks looked at in one go.
-const MARKS_LOOKED_AT: i64 = 20_000;
+/// Marks looked at for groups with work.
+const DUE_MAX: i64 = 5_000;
 /// Marks of one transaction.
-const MARKS_MAX: i64 = 2_000;
-/// With nothing due.
+const MARKS_MAX: i64 = 500;
+/// Groups worked on at the same time.
+const PARALLEL: usize = 2;
+/// The wait when nothing is due.
 const IDLE: Duration = Duration::from_millis(500);
+/// How often the backlog is counted.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
-/// The worker's metrics, `penstock_merge_…`.
-#[derive(Clone, Debug)]
+/// What merging counts.
+#[derive(Clone)]
 pub struct MergeMetrics {
-    /// Marks worked off.
-    pub marks: IntCounter,
-    /// Finer rows read.
-    pub rows_read: IntCounter,
-    /// Rows written that were new or changed.
-    pub rows: IntCounter,
-    /// Rows whose finer rows are all gone.
-    pub deleted: IntCounter,
-    /// Groups that failed, and are tried again.
-    pub failures: IntCounter,
-    /// Marks waiting.
-    pub waiting: IntGauge,
-    /// For how long the oldest is due, seconds.
-    pub overdue_seconds: Gauge,
+    rows: IntCounterVec,
+    read: IntCounter,
+    failures: IntCounter,
+    waiting: IntGauge,
+    overdue: Gauge,
+    seconds: Histogram,
 }
 
 impl MergeMetrics {
     /// Registers them.
     ///
     /// # Errors
-    /// When they are registered already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(format!("penstock_merge_{name}"), help);
-        let counter = |name, help| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::with_opts(opts(name, help))?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
+    /// When a name is taken.
+    pub fn new(registry: &prometheus::Registry) -> prometheus::Result<Self> {
+        let counter = |name, help| IntCounter::new(name, help);
+        let rows = Opts::new("penstock_merge_rows_total", "Merged rows that changed or went");
+        let seconds = HistogramOpts::new("penstock_merge_seconds", "Time of one merge");
+        let metrics = Self {
+            rows: IntCounterVec::new(rows, &["level"])?,
+            read: counter("penstock_merge_rows_read_total", "Finer rows read")?,
+            failures: counter("penstock_merge_failures_total", "Merges to be tried again")?,
+            waiting: IntGauge::new("penstock_merge_marks", "Windows to be merged")?,
+            overdue: Gauge::new(
+                "penstock_merge_overdue_seconds",
+                "How long the oldest window has been due",
+            )?,
+            seconds: Histogram::with_opts(seconds)?,
         };
-        let waiting = IntGauge::with_opts(opts("waiting_marks", "Windows waiting to be merged"))?;
-        registry.register(Box::new(waiting.clone()))?;
-        let overdue = opts("overdue_seconds", "For how long the oldest mark is due");
-        let overdue_seconds = Gauge::with_opts(overdue)?;
-        registry.register(Box::new(overdue_seconds.clone()))?;
-        Ok(Self {
-            marks: counter("marks_total", "Windows merged")?,
-            rows_read: counter("rows_read_total", "Finer rows read")?,
-            rows: counter("rows_total", "Rows written that were new or changed")?,
-            deleted: counter("deleted_rows_total", "Rows whose finer rows are gone")?,
-            failures: counter("failures_total", "Merges that failed and are tried again")?,
-            waiting,
-            overdue_seconds,
-        })
+        registry.register(Box::new(metrics.rows.clone()))?;
+        registry.register(Box::new(metrics.read.clone()))?;
+        registry.register(Box::new(metrics.failures.clone()))?;
+        registry.register(Box::new(metrics.waiting.clone()))?;
+        registry.register(Box::new(metrics.overdue.clone()))?;
+        registry.register(Box::new(metrics.seconds.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Merges that have to be tried again.
+    pub fn failures(&self) -> u64 {
+        self.failures.get()
     }
 }
 
-/// Runs until told to stop; a merge under way is left, and nothing of it counts.
-pub async fn run(store: RollupStore, metrics: MergeMetrics, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    loop {
-        let looked = tokio::select! {
-            () = stop.cancelled() => return,
-            looked = look(&store, &metrics) => looked,
-        };
-        let wait = match looked {
-            Ok(0) => IDLE,
-            Ok(_) => {
+/// A worker; clones share the store.
+#[derive(Clone)]
+pub struct MergeWorker {
+    /// The rollups.
+    pub store: RollupStore,
+    /// Counted here.
+    pub metrics: MergeMetrics,
+}
+
+impl MergeWorker {
+    /// Works until `stop`; a merge under way is dropped then, which changes nothing.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+        let mut counted: Option<Instant> = None;
+        while !stop.is_cancelled() {
+            let work = async {
+                if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+                    let (waiting, overdue) = self.store.merge_backlog().await?;
+                    self.metrics.waiting.set(waiting);
+                    self.metrics.overdue.set(overdue);
+                    counted = Some(Instant::now());
+                }
+                self.round().await
+            };
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = work => done,
+            };
+            let pause = match done {
+                Ok(0) => IDLE,
+                Ok(_) => Duration::ZERO,
+                Err(error) => {
+                    let delay = backoff.next_delay();
+                    self.metrics.failures.inc();
+                    tracing::warn!(%error, ?delay, "can't merge rollups now");
+                    delay
+                }
+            };
+            if pause <= IDLE {
                 backoff.reset();
-                continue;
             }
-            Err(error) => {
-                let delay = backoff.next_delay();
-                metrics.failures.inc();
-                tracing::warn!(%error, ?delay, "merging waits");
-                delay
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
         }
     }
-}
 
-/// Merges what is due; says how many marks that were.
-///
-/// # Errors
-/// When the database is away.
-pub async fn look(store: &RollupStore, metrics: &MergeMetrics) -> Result<usize, StoreError> {
-    let (waiting, overdue_seconds) = store.merge_backlog().await?;
-    metrics.waiting.set(waiting);
-    metrics.overdue_seconds.set(overdue_seconds);
-    let mut marks = 0;
-    for group in store.merge_groups(MARKS_LOOKED_AT).await? {
-        marks += merge(store, metrics, group).await?;
+    /// Merges what is due now; says how many marks that were.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn round(&self) -> Result<usize, StoreError> {
+        let groups = self.store.merge_groups(DUE_MAX).await?;
+        let merges = stream::iter(groups).map(|group| self.merge(group)).buffer_unordered(PARALLEL);
+        merges.try_fold(0, |sum, marks| async move { Ok(sum + marks) }).await
     }
-    Ok(marks)
-}
 
-async fn merge(
-    store: &RollupStore,
-    metrics: &MergeMetrics,
-    group: Group,
-) -> Result<usize, StoreError> {
-    match store.merge(group, MARKS_MAX).await {
-        Ok(None) => Ok(0),
-        Ok(Some(merged)) => {
-            metrics.marks.inc_by(merged.marks as u64);
-            metrics.rows_read.inc_by(merged.read as u64);
-            metrics.rows.inc_by(merged.changed as u64);
-            metrics.deleted.inc_by(merged.deleted as u64);
-            Ok(merged.marks)
-        }
-        Err(error) => {
-            // One damaged row must not hold up the others; an outage fails here too.
-            tracing::warn!(%error, ?group, "a group can't be merged; the others go on");
-            metrics.failures.inc();
-            store.postpone(group).await?;
-            Ok(0)
+    async fn merge(&self, group: Group) -> Result<usize, StoreError> {
+        let started = Instant::now();
+        match self.store.merge(group, MARKS_MAX).await {
+            Ok(Some(merged)) => {
+                let rows = (merged.changed + merged.deleted) as u64;
+                self.metrics.rows.with_label_values(&[group.level.label()]).inc_by(rows);
+                self.metrics.read.inc_by(merged.read as u64);
+                self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                Ok(merged.marks)
+            }
+            // Another worker is at it.
+            Ok(None) => Ok(0),
+            Err(StoreError::Damaged(what)) => {
+                self.metrics.failures.inc();
+                tracing::error!(
+                    level = group.level.label(),
+                    bucket = group.bucket,
+                    what,
+                    "a stored row can't be read; its window is not merged"
+                );
+                self.store.postpone(group).await?;
+                Ok(0)
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -17,7 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use penstock_common::clock::Clock;
 use penstock_common::codec::{decode_event, encode_dead_letter};
-use penstock_common::event::{DeadLetterMeta, EventMeta, SourceOffset, effective_time};
+use penstock_common::event::{DeadLetterMeta, EventMeta, Provenance, SourceOffset, effective_time};
 use penstock_common::retry::Backoff;
 use tokio::time::Instant;
 
@@ -72,6 +72,8 @@ pub struct RollupSink {
     parts: RollupParts,
     stream: Stream,
     dead: Vec<Dead>,
+    /// Records given up on since the last flush.
+    poisoned: Vec<Provenance>,
     due: Option<Instant>,
     ends: BTreeMap<i32, i64>,
     scratch: Vec<(Metric, f64)>,
@@ -96,6 +98,7 @@ impl RollupSink {
             parts,
             stream,
             dead: Vec::new(),
+            poisoned: Vec::new(),
             due: None,
             ends: BTreeMap::new(),
             scratch: Vec::new(),
@@ -236,6 +239,10 @@ impl Sink for RollupSink {
     fn poison(&mut self, record: &Record, _attempts: u32) -> anyhow::Result<()> {
         self.note_due();
         self.stream.passed(record.partition, record.append_time.0, record.offset + 1);
+        // A rebuild must leave out what the stream leaves out.
+        if let Ok(meta) = decode_event(record.headers()) {
+            self.poisoned.push(meta.provenance);
+        }
         self.parts.metrics.events.with_label_values(&["poison"]).inc();
         Ok(())
     }
@@ -267,7 +274,16 @@ impl Sink for RollupSink {
             marks,
         };
         let (parts, dead) = (self.parts.clone(), std::mem::take(&mut self.dead));
-        async move { parts.write(&flush, &dead).await }.boxed()
+        let poisoned = std::mem::take(&mut self.poisoned);
+        async move {
+            for Provenance { gateway, epoch, seq } in &poisoned {
+                let (epoch, seq) = (epoch.0.cast_signed(), seq.cast_signed());
+                let remember = || parts.store.remember_poison(gateway, epoch, seq, "stage_panic");
+                parts.until_done("remember_poison", remember).await;
+            }
+            parts.write(&flush, &dead).await
+        }
+        .boxed()
     }
 
     fn flushed(&mut self) {}
@@ -275,6 +291,7 @@ impl Sink for RollupSink {
     fn discard(&mut self) {
         self.stream.clear();
         self.dead.clear();
+        self.poisoned.clear();
         self.due = None;
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloud_core::bus::kafka::KafkaConsumer;
 use cloud_core::failpoint::Failpoints;
 use cloud_core::rollup::counted::CountedMetrics;
-use cloud_core::rollup::merge_worker::{self, MergeMetrics};
+use cloud_core::rollup::merge_worker::{MergeMetrics, MergeWorker};
 use cloud_core::rollup::metrics::RollupMetrics;
 use cloud_core::rollup::stage::{RollupParts, RollupSink};
 use cloud_core::rollup::{ROLE, RollupConfig};
@@ -114,11 +114,11 @@ async fn table(rig: &Rig, name: &str) -> Table {
 /// Merges what is marked until all tables are as computed naively.
 async fn assert_tables(rig: &Rig, events: &[Event]) {
     let metrics = MergeMetrics::new(&Registry::new()).unwrap();
-    let store = store(rig);
+    let worker = MergeWorker { store: store(rig), metrics };
     for (name, width_s) in [("rollup_1m", 60), ("rollup_1h", 3_600), ("rollup_1d", 86_400)] {
         let expected = naive(events, width_s);
         eventually(name, async || {
-            merge_worker::look(&store, &metrics).await.unwrap();
+            worker.round().await.unwrap();
             table(rig, name).await == expected
         })
         .await;
@@ -161,5 +161,20 @@ async fn members_may_die_and_come_at_any_time() {
     }
     first.stop().await;
     assert_tables(&rig, &events).await;
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_other_bytes_is_a_dead_letter_and_marks_its_hour() {
+    let rig = Rig::new(Store::Directory).await;
+    store(&rig).migrate().await.unwrap();
+    let member = start(&rig);
+    let first = Event::new("dev-1", 1_800);
+    let other = Event { cpu_temp: 99.5, received_at: first.received_at + 9, ..first.clone() };
+    rig.send(&[first, other.clone()]).await;
+    let letters = rig.read_topic(&rig.dead_letter_topic(), 1).await;
+    assert_eq!(letters[0].payload(), other.payload().as_bytes());
+    let sql = "SELECT count(*) FROM rollup.rebuild_mark WHERE device = 'dev-1'";
+    eventually("the mark", async || rig.database.number(sql).await == 1).await;
     member.stop().await;
 }

@@ -165,7 +165,7 @@ fn a_device_is_found_by_a_page_of_a_large_file() {
         ParquetRecordBatchReaderBuilder::try_new_with_options(encoded.bytes, options).unwrap();
     assert_eq!(builder.metadata().num_row_groups(), 2);
     let count = |device: &str, from: i64, to: i64| {
-        let wanted = Wanted { device, from, to };
+        let wanted = Wanted { devices: &[device], from, to, ahead_from: None };
         let selected = selections(builder.metadata(), &wanted);
         selected.iter().map(|group| group.selection().unwrap().row_count()).sum::<usize>()
     };

@@ -158,6 +158,23 @@ impl RollupStore {
         .await
     }
 
+    /// Passes over the hours before `oldest`; says how many.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn refuse_hours(&self, next: &NextHour, oldest: i64) -> Result<u64, StoreError> {
+        in_time(async {
+            let sql = "UPDATE rebuild_request SET next_hour = least(to_hour, $3), \
+                         hours_refused = hours_refused + (least(to_hour, $3) - next_hour) / $4 \
+                       WHERE request_id = $1 AND next_hour = $2 RETURNING next_hour";
+            let values: [&(dyn ToSql + Sync); 4] = [&next.request, &next.hour, &oldest, &HOUR];
+            let row = self.client().await?.query_opt(sql, &values).await?;
+            let to = row.map_or(next.hour, |row| row.get::<_, i64>(0));
+            Ok(((to - next.hour) / HOUR).unsigned_abs())
+        })
+        .await
+    }
+
     /// Notes which requests are done; says how many.
     ///
     /// # Errors
