@@ -5,10 +5,9 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use penstock_common::event::UnixMicros;
-use penstock_common::retry::Backoff;
 use uuid::Uuid;
 
 use super::ROLE;
@@ -18,14 +17,12 @@ use super::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
 use crate::ledger::bits::{Kind as SeenKind, SeenBuilder};
 use crate::raw::write::WriteError;
+use crate::source::patience::until_done;
 use crate::store::catalog::Catalog;
 use crate::store::dead_letters::publish::IndexRow;
 use crate::store::files::Kind;
 use crate::store::object::Objects;
 use crate::store::publish::{Covered, FileFacts, Publication, PublishError};
-
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What a flush carries.
 #[derive(Debug, Default)]
@@ -147,20 +144,9 @@ impl LetterWriter {
     async fn until_done<T, E: Display, F: Future<Output = Result<T, E>>>(
         &self,
         step: &'static str,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut() -> F,
     ) -> T {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        loop {
-            match attempt().await {
-                Ok(value) => return value,
-                Err(error) => {
-                    let delay = backoff.next_delay();
-                    self.metrics.retries.with_label_values(&[step]).inc();
-                    tracing::warn!(%error, step, ?delay, "a flush waits; its letters are kept");
-                    tokio::time::sleep(delay).await;
-                }
-            }
-        }
+        until_done(ROLE, step, &self.metrics.retries, attempt).await
     }
 }
 

@@ -9,11 +9,10 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use penstock_common::event::{Epoch, UnixMicros};
-use penstock_common::retry::Backoff;
 use uuid::Uuid;
 
 use super::ROLE;
@@ -24,6 +23,7 @@ use super::metrics::RawMetrics;
 use crate::bus::{BusError, Producer};
 use crate::failpoint::Failpoints;
 use crate::ledger::bits::{Kind, Seen, SeenBuilder};
+use crate::source::patience::until_done;
 use crate::store::catalog::Catalog;
 use crate::store::files;
 use crate::store::object::Objects;
@@ -31,9 +31,6 @@ use crate::store::publish::{Covered, FileFacts, Publication, PublishError};
 
 /// Dead letters in flight.
 const DEAD_IN_FLIGHT_MAX: usize = 64;
-
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What a flush carries.
 #[derive(Debug, Default)]
@@ -177,20 +174,9 @@ impl Writer {
     async fn until_done<T, E: Display, F: Future<Output = Result<T, E>>>(
         &self,
         step: &'static str,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut() -> F,
     ) -> T {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        loop {
-            match attempt().await {
-                Ok(value) => return value,
-                Err(error) => {
-                    let delay = backoff.next_delay();
-                    self.metrics.retries.with_label_values(&[step]).inc();
-                    tracing::warn!(%error, step, ?delay, "a flush waits; its events are kept");
-                    tokio::time::sleep(delay).await;
-                }
-            }
-        }
+        until_done(ROLE, step, &self.metrics.retries, attempt).await
     }
 }
 

@@ -18,7 +18,6 @@ use futures::future::BoxFuture;
 use penstock_common::clock::Clock;
 use penstock_common::codec::{decode_event, encode_dead_letter};
 use penstock_common::event::{DeadLetterMeta, EventMeta, Provenance, SourceOffset, effective_time};
-use penstock_common::retry::Backoff;
 use tokio::time::Instant;
 
 use super::counted::{CountedMetrics, Metric};
@@ -29,14 +28,13 @@ use crate::bus::{Producer, Record};
 use crate::raw::batch::is_too_late;
 use crate::raw::dead::Dead;
 use crate::raw::parse::{Parsed, parse};
+use crate::source::patience::until_done;
 use crate::source::runner::Sink;
 use crate::store::positions::Claim;
 use crate::store::publish::{Covered, PublishError};
 use crate::store::rollup::{RollupStore, StreamFlush};
 
 const STAGE: &str = "core.rollup";
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Dead letters held at most; more, and a flush comes early.
 const DEAD_MAX: usize = 10_000;
 /// Between two flushes at least so much counts as silence of the bus, µs.
@@ -346,19 +344,8 @@ impl RollupParts {
     async fn until_done<T, E: Display, F: Future<Output = Result<T, E>>>(
         &self,
         step: &'static str,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut() -> F,
     ) -> T {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        loop {
-            match attempt().await {
-                Ok(value) => return value,
-                Err(error) => {
-                    let delay = backoff.next_delay();
-                    self.metrics.retries.with_label_values(&[step]).inc();
-                    tracing::warn!(%error, step, ?delay, "the rollups wait; nothing is lost");
-                    tokio::time::sleep(delay).await;
-                }
-            }
-        }
+        until_done(ROLE, step, &self.metrics.retries, attempt).await
     }
 }

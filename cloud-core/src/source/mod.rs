@@ -1,7 +1,7 @@
 //! The consumer framework: what every role that reads the bus does the same way.
 //!
 //! `runner.rs` is the loop (claim, read, flush, rebalance, pause, drain), `poison.rs` remembers
-//! records that make a stage panic, `metrics.rs` counts. This file decides where a consumer goes
+//! records that make a stage panic, `patience.rs` tries a step until it succeeds, `metrics.rs` counts. This file decides where a consumer goes
 //! on after it was given partitions.
 //!
 //! Positions live in the catalog, in the transaction of the effect. The bus is asked only for the
@@ -26,6 +26,7 @@ use crate::store::positions::{Claim, PositionBasis, Positions};
 use crate::store::postgres::StoreError;
 
 pub mod metrics;
+pub mod patience;
 pub mod poison;
 pub mod runner;
 
