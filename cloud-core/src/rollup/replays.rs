@@ -58,13 +58,9 @@ impl ReplaySink {
         if is_too_late(time, record.append_time, self.late_days_max) {
             return;
         }
-        self.mark(&meta.fleet, &event.device_id, time.0, record);
-        if meta.flags.contains(Flags::CLOCK_AHEAD) {
-            // It suppresses later copies, wherever they were counted (`canonical.rs`).
-            for hours in 0..=AHEAD_REACH / HOUR {
-                let last_minute = hour_of(time.0) + (hours + 1) * HOUR - MINUTE;
-                self.mark(&meta.fleet, &event.device_id, last_minute, record);
-            }
+        let lateness = i64::try_from(self.config.lateness_ms).unwrap_or(i64::MAX / 1_000) * 1_000;
+        for time in reach(time.0, lateness, meta.flags.contains(Flags::CLOCK_AHEAD)) {
+            self.mark(&meta.fleet, &event.device_id, time, record);
         }
     }
 
@@ -87,6 +83,15 @@ impl ReplaySink {
         mark.ready_through = mark.ready_through.min(minute_end);
         mark.done_through = mark.done_through.max(minute_end);
     }
+}
+
+/// Times whose hours an event may change: its own; those in which a copy with other bytes may have
+/// counted that it suppresses now; and, if its device's clock was ahead, those of its later
+/// copies (`canonical.rs`).
+fn reach(time: i64, lateness: i64, is_ahead: bool) -> impl Iterator<Item = i64> {
+    let last_minute = move |hours: i64| hour_of(time) + (hours + 1) * HOUR - MINUTE;
+    let ahead = (0..=AHEAD_REACH / HOUR).filter(move |_| is_ahead).map(last_minute);
+    [time.saturating_sub(lateness), time, time.saturating_add(lateness)].into_iter().chain(ahead)
 }
 
 impl Sink for ReplaySink {
@@ -147,5 +152,29 @@ impl Sink for ReplaySink {
     fn discard(&mut self) {
         self.marks.clear();
         self.due = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn hours(minute: i64, is_ahead: bool) -> Vec<i64> {
+        let times = reach(minute * MINUTE, 10 * MINUTE, is_ahead);
+        times.map(|time| time.div_euclid(HOUR)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[test]
+    fn an_event_reaches_the_hours_within_the_horizon() {
+        assert_eq!(hours(90, false), [1]);
+        assert_eq!(hours(65, false), [0, 1]);
+        assert_eq!(hours(115, false), [1, 2]);
+    }
+
+    #[test]
+    fn one_that_was_ahead_reaches_a_day_further() {
+        assert_eq!(hours(65, true), (0..=25).collect::<Vec<_>>());
     }
 }
