@@ -27,7 +27,9 @@ enum Command {
 #[derive(Subcommand)]
 enum Bench {
     /// Ingestion: rate, acknowledgement latency, CPU and bytes per event, exact counts.
-    Ingest(bench::IngestArgs),
+    Ingest(bench::ingest::IngestArgs),
+    /// The core from a pre-filled topic: raw writer, compaction, rollups, rebuild, all together.
+    Core(bench::core::CoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,7 +41,8 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Simulate(args) => simulate::run(args).await,
-                Command::Bench(Bench::Ingest(args)) => bench::run(args).await,
+                Command::Bench(Bench::Ingest(args)) => bench::ingest::run(args).await,
+                Command::Bench(Bench::Core(args)) => bench::core::run(args).await,
             }
         })
     };

@@ -133,6 +133,7 @@ async fn verdict_after(more: impl FnOnce(&Sender)) -> Verdict {
         topic_prefix: prefix.clone(),
         api: ([127, 0, 0, 1], 0).into(),
         gateways: Vec::new(),
+        rollup_dsn: String::new(),
     };
     let verdict = tokio::task::block_in_place(|| {
         let mut checker = Checker::new(&told, Tolerance::default());

@@ -62,6 +62,8 @@ impl Generation {
 #[derive(Clone, Debug)]
 pub(super) struct Walks {
     generation: Generation,
+    /// Whether optional metrics are never left out.
+    complete: bool,
     now: [i32; RANGES.len()],
 }
 
@@ -72,7 +74,12 @@ impl Walks {
             let quarter = (RANGES[i].max - RANGES[i].min) / 4;
             rng.random_range(RANGES[i].min + quarter..=RANGES[i].max - quarter)
         });
-        Self { generation, now }
+        Self { generation, complete: false, now }
+    }
+
+    /// The same, but every metric is always sent.
+    pub(super) fn complete(self) -> Self {
+        Self { complete: true, ..self }
     }
 
     /// Takes one step and puts what the device sends into `out`.
@@ -83,7 +90,8 @@ impl Walks {
                 continue;
             }
             *now = (*now + rng.random_range(-range.step..=range.step)).clamp(range.min, range.max);
-            if range.sent_percent == 100 || rng.random_ratio(range.sent_percent, 100) {
+            let is_sent = self.complete || range.sent_percent == 100;
+            if is_sent || rng.random_ratio(range.sent_percent, 100) {
                 out.push(Reading { name: range.name, hundredths: *now });
             }
         }

@@ -6,6 +6,7 @@
 //! to be accepted or rejected, and retries carry the same bytes.
 
 mod answer;
+pub mod backlog;
 mod body;
 pub mod client;
 pub(crate) mod device;

@@ -184,7 +184,8 @@ fn show(
     Ok(())
 }
 
-fn percent_encode(text: &str) -> String {
+/// A value for a query string.
+pub(super) fn percent_encode(text: &str) -> String {
     use std::fmt::Write;
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {

@@ -22,22 +22,8 @@ pub const SPOOL_PENDING_METRIC: &str = "penstock_spool_pending_entries";
 /// # Errors
 /// When nothing moves for a minute.
 pub async fn wait(places: &Places) -> anyhow::Result<()> {
+    spools(places).await?;
     let mut progress = Progress::new();
-    loop {
-        let mut pending = 0;
-        for gateway in &places.gateways {
-            let client = Client::new(*gateway, 1, Duration::from_secs(10));
-            pending += metric(&client, SPOOL_PENDING_METRIC)
-                .await
-                .with_context(|| format!("metrics of the gateway at {gateway}"))?
-                as u64;
-        }
-        if pending == 0 {
-            break;
-        }
-        progress.at(pending, || format!("{pending} entries in the gateways' spools"))?;
-        tokio::time::sleep(POLL_EVERY).await;
-    }
     // Only now: what was in a spool moves these ends.
     let topic = Topic::RawEvents.name(&places.topic_prefix);
     let ends = tokio::task::block_in_place(|| topics::end_offsets(&places.kafka, &topic))?;
@@ -52,6 +38,28 @@ pub async fn wait(places: &Places) -> anyhow::Result<()> {
         progress.at(total as u64, || {
             format!("{total} records of {topic} are not stored, by partition: {behind:?}")
         })?;
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// Waits until the gateways' spools are empty.
+///
+/// # Errors
+/// When nothing moves for a minute.
+pub async fn spools(places: &Places) -> anyhow::Result<()> {
+    let mut progress = Progress::new();
+    loop {
+        let mut entries = 0;
+        for gateway in &places.gateways {
+            entries += pending(*gateway)
+                .await
+                .with_context(|| format!("metrics of the gateway at {gateway}"))?
+                as u64;
+        }
+        if entries == 0 {
+            return Ok(());
+        }
+        progress.at(entries, || format!("{entries} entries in the gateways' spools"))?;
         tokio::time::sleep(POLL_EVERY).await;
     }
 }
@@ -100,18 +108,20 @@ pub async fn pending(gateway: SocketAddr) -> anyhow::Result<f64> {
     metric(&Client::new(gateway, 1, Duration::from_secs(10)), SPOOL_PENDING_METRIC).await
 }
 
-struct Progress {
+/// Whether something still moves.
+pub(super) struct Progress {
     least: u64,
     since: Instant,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { least: u64::MAX, since: Instant::now() }
     }
 
-    fn at(&mut self, left: u64, what: impl FnOnce() -> String) -> anyhow::Result<()> {
-        // Either direction: a second phase begins with a greater number.
+    /// Notes how much is left; fails when that has not changed for [`STALL_MAX`].
+    pub(super) fn at(&mut self, left: u64, what: impl FnOnce() -> String) -> anyhow::Result<()> {
+        // Either direction: what is counted may grow before it shrinks.
         if left != self.least {
             *self = Self { least: left, since: Instant::now() };
         }

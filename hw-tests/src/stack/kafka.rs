@@ -8,6 +8,7 @@ use penstock_common::topic::Topic;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
 
 /// Removes a run's topics.
 ///
@@ -21,6 +22,28 @@ pub async fn delete_topics(kafka: &str, prefix: &str) -> anyhow::Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
     admin.delete_topics(&names, &options).await.context("delete the run's topics")?;
     Ok(())
+}
+
+/// Deletes the records of a partition before `offset`, as an operator or a broken broker would.
+///
+/// # Errors
+/// When the broker refuses.
+pub async fn delete_records(
+    kafka: &str,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().context("reach Kafka")?;
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    let deleted = admin.delete_records(&before, &options).await;
+    let deleted = deleted.with_context(|| format!("delete records of {topic}/{partition}"))?;
+    deleted.elements().iter().try_for_each(|element| {
+        element.error().with_context(|| format!("delete records of {topic}/{partition}"))
+    })
 }
 
 /// The bytes of a topic's segments on the private broker's disk.

@@ -1,66 +1,32 @@
-//! The real processes: a gateway and a core, with a topic prefix, a database and a directory of
+//! The real processes: a gateway and cores, with a topic prefix, databases and a directory of
 //! their own, that can be killed and started again on the same ports.
 
+mod config;
 mod database;
 pub mod kafka;
 mod place;
 pub mod process;
+mod s3;
+pub mod service;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use self::config::Wiring;
+pub use self::config::{CoreConfig, StackConfig};
+use self::database::Database;
 pub use self::place::{local_dir, repo_dir};
 use self::process::Process;
 use crate::oracle::Places;
 
-/// How the stack is set up.
-#[derive(Clone, Debug)]
-pub struct StackConfig {
-    /// What the run's directory and database are called after.
-    pub name: String,
-    /// Kafka's bootstrap servers.
-    pub kafka: String,
-    /// PostgreSQL, as a superuser that may create databases.
-    pub postgres: String,
-    /// The fleet of the gateway's devices.
-    pub fleet: String,
-    /// The raw writer's flush interval.
-    pub raw_flush_interval: Duration,
-    /// More `--set` arguments for the gateway.
-    pub gateway_set: Vec<String>,
-    /// More `--set` arguments for the core.
-    pub core_set: Vec<String>,
-}
-
-impl StackConfig {
-    /// A stack on the services that `./dev` has started.
-    ///
-    /// # Errors
-    /// When their addresses are not in the environment.
-    pub fn from_env(name: &str) -> anyhow::Result<Self> {
-        let var =
-            |name| std::env::var(name).with_context(|| format!("{name} is set by ./dev test"));
-        Ok(Self {
-            name: name.to_owned(),
-            kafka: var("PENSTOCK_KAFKA")?,
-            postgres: var("PENSTOCK_PG")?,
-            fleet: "sim".into(),
-            raw_flush_interval: Duration::from_secs(5),
-            gateway_set: Vec::new(),
-            core_set: Vec::new(),
-        })
-    }
-}
-
-/// A running gateway and core.
+/// A running gateway and its cores.
 pub struct Stack {
     /// The gateway.
     pub gateway: Process,
-    /// The core, in all roles of the pipeline.
-    pub core: Process,
+    /// The cores, in the order of the configuration.
+    pub cores: Vec<Process>,
     /// Where devices post.
     pub gateway_http: SocketAddr,
     /// The gateway's health and metrics.
@@ -71,88 +37,121 @@ pub struct Stack {
     pub topic_prefix: String,
     /// Everything of this run: configurations, logs, spool, store.
     pub dir: PathBuf,
+    /// The bucket of this run on the S3 server, where there is one.
+    pub s3_bucket: Option<String>,
     config: StackConfig,
-    database: database::Database,
+    catalog: Database,
+    rollups: Option<Database>,
 }
 
 impl Stack {
-    /// Creates directory, database and topics, and starts both processes.
+    /// Creates directory, databases and topics, and starts all processes.
     ///
     /// # Errors
     /// With the last lines of the log when a process does not become ready.
     pub async fn start(config: StackConfig) -> anyhow::Result<Self> {
+        let mut stack = Self::prepare(config).await?;
+        for core in &mut stack.cores {
+            core.start().await?;
+        }
+        stack.gateway.start().await?;
+        Ok(stack)
+    }
+
+    /// Creates directory, databases and topics, and starts nothing.
+    ///
+    /// # Errors
+    /// When something can't be created.
+    pub async fn prepare(config: StackConfig) -> anyhow::Result<Self> {
+        let apis = config.cores.iter().filter(|core| core.has_api()).count();
+        ensure!(apis == 1, "{apis} cores have the role api, which listens on one port");
         let run = format!("{}-{:08x}", config.name, rand::random::<u32>());
         let dir = place::local_dir()?.join("runs").join(&run);
-        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let database = database::Database::create(&config.postgres, &run).await?;
-        let topic_prefix = format!("{run}.");
+        std::fs::create_dir_all(dir.join("store"))
+            .with_context(|| format!("create {}", dir.display()))?;
+        let catalog = Database::create(&config.postgres, &run).await?;
+        let rollups = match &config.rollup_postgres {
+            Some(server) => Some(Database::create(server, &run).await?),
+            None => None,
+        };
+        let s3_bucket = match &config.s3 {
+            Some(endpoint) => Some(s3::create_bucket(endpoint, &run).await?),
+            None => None,
+        };
+        let topic_prefix = config.topic_prefix.clone().unwrap_or_else(|| format!("{run}."));
         let [gateway_http, gateway_admin, api] = place::free_ports()?;
-
-        let core_config = dir.join("core.toml");
-        let flush_ms = config.raw_flush_interval.as_millis();
-        write(
-            &core_config,
-            &format!(
-                "ready_file = {ready:?}\n[kafka]\nbootstrap = {kafka:?}\n\
-                 topic_prefix = {topic_prefix:?}\n[catalog]\ndsn = {dsn:?}\n\
-                 [store]\nurl = {store:?}\n[raw]\nflush_interval_ms = {flush_ms}\n\
-                 [api]\nlisten = \"{api}\"\n",
-                ready = dir.join("core.ready"),
-                kafka = config.kafka,
-                dsn = database.dsn,
-                store = format!("file://{}", dir.join("store").display()),
-            ),
-        )?;
-        std::fs::create_dir_all(dir.join("store")).context("create the store's directory")?;
-        let gateway_config = dir.join("gateway.toml");
-        write(
-            &gateway_config,
-            &format!(
-                "ready_file = {ready:?}\n[gateway]\nname = \"gw-1\"\nfleet = {fleet:?}\n\
-                 [http]\nlisten = \"{gateway_http}\"\n[admin]\nlisten = \"{gateway_admin}\"\n\
-                 [spool]\ndir = {spool:?}\n[kafka]\nbootstrap = {kafka:?}\n\
-                 topic_prefix = {topic_prefix:?}\n",
-                ready = dir.join("gateway.ready"),
-                fleet = config.fleet,
-                spool = dir.join("spool"),
-                kafka = config.kafka,
-            ),
-        )?;
-        let core = Process::new(&dir, "core", place::binary("cloud-core")?)
-            .args(["run", "--role", "raw,api", "--config"])
-            .arg(core_config.display().to_string())
-            .args(config.core_set.iter().flat_map(|set| ["--set", set.as_str()]));
+        let wiring = Wiring {
+            config: &config,
+            dir: &dir,
+            topic_prefix: &topic_prefix,
+            catalog_dsn: &catalog.dsn,
+            rollup_dsn: rollups.as_ref().map(|database| database.dsn.as_str()),
+            s3_bucket: s3_bucket.as_deref(),
+            api,
+            gateway_http,
+            gateway_admin,
+        };
+        let (core_toml, gateway_toml) = (dir.join("core.toml"), dir.join("gateway.toml"));
+        write(&core_toml, &wiring.core_toml())?;
+        write(&gateway_toml, &wiring.gateway_toml())?;
+        let binary = place::binary("cloud-core")?;
+        let core = |core: &CoreConfig| {
+            Process::new(&dir, &core.name, binary.clone())
+                .args(["run", "--role", core.roles.as_str(), "--config"])
+                .arg(core_toml.display().to_string())
+                .arg("--set")
+                .arg(format!("ready_file={:?}", dir.join(format!("{}.ready", core.name))))
+                .args(config.core_set.iter().flat_map(|set| ["--set", set.as_str()]))
+        };
+        let cores = config.cores.iter().map(core).collect();
         let gateway = Process::new(&dir, "gateway", place::binary("edge-gateway")?)
             .args(["run", "--config"])
-            .arg(gateway_config.display().to_string())
+            .arg(gateway_toml.display().to_string())
             .args(config.gateway_set.iter().flat_map(|set| ["--set", set.as_str()]));
-        let mut stack = Self {
+        let stack = Self {
             gateway,
-            core,
+            cores,
             gateway_http,
             gateway_admin,
             api,
             topic_prefix,
             dir,
+            s3_bucket,
             config,
-            database,
+            catalog,
+            rollups,
         };
-        stack.topics_apply(&core_config).await?;
-        stack.core.start().await?;
-        stack.gateway.start().await?;
+        stack.core_command(&["topics", "apply"]).await?;
         Ok(stack)
     }
 
-    async fn topics_apply(&self, core_config: &Path) -> anyhow::Result<()> {
+    /// Runs a command of the core (`ledger`, `rebuild`, …) with the stack's configuration, to its
+    /// end; what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub async fn core_command(&self, args: &[&str]) -> anyhow::Result<String> {
+        let (code, output) = self.core_output(args).await?;
+        ensure!(code == Some(0), "cloud-core {args:?} ended with {code:?}\n{output}");
+        Ok(output)
+    }
+
+    /// The same, whatever its exit code is.
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub async fn core_output(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
         let output = tokio::process::Command::new(place::binary("cloud-core")?)
-            .args(["topics", "apply", "--config"])
-            .arg(core_config)
+            .args(args)
+            .arg("--config")
+            .arg(self.dir.join("core.toml"))
+            .args(self.config.core_set.iter().flat_map(|set| ["--set", set.as_str()]))
             .output()
             .await
-            .context("run cloud-core topics apply")?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "cloud-core topics apply: {}\n{stderr}", output.status);
-        Ok(())
+            .with_context(|| format!("run cloud-core {args:?}"))?;
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), text))
     }
 
     /// Where the oracle looks.
@@ -162,25 +161,50 @@ impl Stack {
             topic_prefix: self.topic_prefix.clone(),
             api: self.api,
             gateways: vec![self.gateway_admin],
+            rollup_dsn: self.rollups.as_ref().unwrap_or(&self.catalog).dsn.clone(),
         }
     }
 
-    /// Adds the last lines of both logs to an error.
+    /// The database of the catalog.
+    pub fn catalog_dsn(&self) -> &str {
+        &self.catalog.dsn
+    }
+
+    /// Fails when one of the processes that should run has ended by itself.
+    ///
+    /// # Errors
+    /// With its status and the last lines of its log.
+    pub fn check_alive(&mut self) -> anyhow::Result<()> {
+        let processes = self.cores.iter_mut().chain([&mut self.gateway]);
+        processes.filter(|process| process.is_running()).try_for_each(Process::check_alive)
+    }
+
+    /// Adds the last lines of all logs to an error.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let logs = [&self.gateway, &self.core].map(Process::log_tail).join("\n");
+        let logs = self.cores.iter().chain([&self.gateway]).map(Process::log_tail);
+        let logs = logs.collect::<Vec<_>>().join("\n");
         error.context(format!("everything of this run is in {}\n{logs}", self.dir.display()))
     }
 
-    /// Drains and ends both processes; removes what belongs to this run only.
+    /// Drains and ends the processes that run; removes what belongs to this run only.
     ///
     /// # Errors
     /// When a process does not end cleanly, or something can't be removed.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        let gateway = self.gateway.terminate().await;
-        let core = self.core.terminate().await;
-        gateway.and(core).map_err(|error| self.explain(error))?;
-        self.database.drop().await?;
-        kafka::delete_topics(&self.config.kafka, &self.topic_prefix).await?;
+        let mut ended = Ok(());
+        for process in [&mut self.gateway].into_iter().chain(&mut self.cores) {
+            if process.is_running() {
+                ended = ended.and(process.terminate().await);
+            }
+        }
+        ended.map_err(|error| self.explain(error))?;
+        self.catalog.drop().await?;
+        if let Some(rollups) = &self.rollups {
+            rollups.drop().await?;
+        }
+        if self.config.topic_prefix.is_none() {
+            kafka::delete_topics(&self.config.kafka, &self.topic_prefix).await?;
+        }
         std::fs::remove_dir_all(&self.dir).with_context(|| format!("remove {}", self.dir.display()))
     }
 }

@@ -1,6 +1,8 @@
 //! One child process: started, awaited, killed, started again.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,7 +21,7 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// A child that writes a ready file and logs to a file. Killed when dropped.
 pub struct Process {
-    name: &'static str,
+    name: String,
     binary: PathBuf,
     args: Vec<String>,
     ready_file: PathBuf,
@@ -56,9 +58,9 @@ impl Usage {
 
 impl Process {
     /// A process that is not started yet.
-    pub(super) fn new(dir: &Path, name: &'static str, binary: PathBuf) -> Self {
+    pub(super) fn new(dir: &Path, name: &str, binary: PathBuf) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             binary,
             args: Vec::new(),
             ready_file: dir.join(format!("{name}.ready")),
@@ -163,6 +165,23 @@ impl Process {
         }
     }
 
+    /// An address that it said it listens on when it became ready.
+    ///
+    /// # Errors
+    /// When it never was ready, or listens on nothing of that name.
+    pub fn address(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        let ready = std::fs::read(&self.ready_file)
+            .with_context(|| format!("read {}", self.ready_file.display()))?;
+        let ready: BTreeMap<String, SocketAddr> = serde_json::from_slice(&ready)
+            .with_context(|| format!("read {}", self.ready_file.display()))?;
+        ready.get(name).copied().with_context(|| format!("{} has no address {name}", self.name))
+    }
+
+    /// Whether it was started and has not been killed or terminated since.
+    pub const fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// What it has used, over all its lives.
     pub fn usage(&self) -> Usage {
         let now = self.child.as_ref().map(|child| usage_of(child.id())).unwrap_or_default();
@@ -170,6 +189,15 @@ impl Process {
             cpu: self.spent.cpu + now.cpu,
             written_bytes: self.spent.written_bytes + now.written_bytes,
         }
+    }
+
+    /// The most memory that its present life has had in RAM, bytes; 0 when it does not run.
+    pub fn memory_bytes_max(&self) -> u64 {
+        let status = self
+            .child
+            .as_ref()
+            .and_then(|child| std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok());
+        status.as_deref().and_then(memory_kib_max).unwrap_or(0) * 1024
     }
 
     /// The last lines of its log, with a heading.
@@ -265,6 +293,11 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
+fn memory_kib_max(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +308,12 @@ mod tests {
         assert_eq!(cpu_ticks(stat), Some(150));
         let own = std::fs::read_to_string("/proc/self/stat").unwrap();
         assert!(cpu_ticks(&own).is_some());
+    }
+
+    #[test]
+    fn the_greatest_memory_is_read() {
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(memory_kib_max(&own).is_some_and(|kib| kib > 100));
     }
 
     #[test]

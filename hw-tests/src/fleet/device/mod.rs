@@ -86,6 +86,28 @@ impl Device {
         }
     }
 
+    /// A device of schema version 2 with an exact clock that sends all its five metrics always.
+    pub(crate) fn steady(seed: u64, number: u32) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::from(number) + 1);
+        Self {
+            id: format!("steady-{number:05}"),
+            firmware: "2.4.1".into(),
+            walks: Walks::new(Generation::V2, &mut rng).complete(),
+            rng,
+            clock_skew_micros: 0,
+            remembered: VecDeque::new(),
+            readings: Vec::new(),
+        }
+    }
+
+    /// Appends one good event of that time to `out`.
+    pub(crate) fn event_at(&mut self, at: UnixMicros, out: &mut Vec<u8>) {
+        let event_id = self.draw_id();
+        let draft = self.draft(event_id, at, Extras::default(), None);
+        render(&draft, out);
+    }
+
     /// A fraction in [0, 1), e.g. for the phase of a schedule or the jitter of a delay.
     pub(crate) fn fraction(&mut self) -> f64 {
         self.rng.random()
