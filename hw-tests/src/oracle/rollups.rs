@@ -181,14 +181,15 @@ impl Left {
             let last = events.values().map(|event| event.effective_time.0).max();
             last.is_some_and(|last| closed.get(*device).is_none_or(|through| *through <= last))
         };
-        let count = async |table: &str| {
-            let row = client.query_one(&format!("SELECT count(*) FROM rollup.{table}"), &[]).await;
-            row.map(|row| row.get::<_, i64>(0)).with_context(|| format!("count {table}"))
+        let count = async |marks: &str| {
+            let row = client.query_one(&format!("SELECT count(*) FROM rollup.{marks}"), &[]).await;
+            row.map(|row| row.get::<_, i64>(0)).with_context(|| format!("count {marks}"))
         };
         Ok(Self {
             records: ends.iter().map(behind).sum(),
             devices_open: truth.events.iter().filter(is_open).count() as i64,
-            rebuild_marks: count("rebuild_mark").await?,
+            // A parked one has been worked on, and waits for its device to be heard of again.
+            rebuild_marks: count("rebuild_mark WHERE NOT parked").await?,
             merge_marks: count("merge_mark").await?,
         })
     }

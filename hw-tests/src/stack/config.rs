@@ -91,6 +91,7 @@ impl StackConfig {
             "rollup.fleet_delay_ms=2000",
             "rebuild.delay_ms=500",
             "rebuild.poll_ms=200",
+            "rebuild.settle_ms=5000",
             "compact.interval_ms=2000",
             "compact.files_max=8",
             "deadletter.flush_interval_ms=1000",

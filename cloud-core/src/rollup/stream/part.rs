@@ -226,7 +226,9 @@ impl Part {
         let retold = known.is_some_and(|known| known.schema_version != event.schema_version);
         let doubted = known.is_some_and(|known| known.doubtful) || event.is_ahead() || retold;
         let is_needed = Device::needs(minute, limits.lateness, device.closed_through);
-        if (held != Held::Duplicate || retold) && is_needed {
+        // A copy in a later minute outlives what it is a copy of.
+        let is_later = known.is_some_and(|known| known.minute < minute);
+        if (held != Held::Duplicate || retold || is_later) && is_needed {
             device.ids.push(&Remembered {
                 event_id: event.event_id,
                 body: event.body,

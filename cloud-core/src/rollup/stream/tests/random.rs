@@ -156,14 +156,25 @@ impl Case {
         records
     }
 
-    /// Nothing after the first long gap: what comes then is a documented limit.
+    /// Nothing after the first long gap, nor once the device's own time has stood still for so
+    /// long that ids are given up: what comes then is a documented limit.
     fn end_at_silence(&self, records: &mut Vec<Record>) {
         records.sort_by_key(|record| record.append_time);
         let longest = self.limits.times().forget - MINUTE;
-        let is_gap = |pair: &[Record]| pair[1].append_time - pair[0].append_time >= longest;
-        if let Some(last) = records.windows(2).position(is_gap) {
-            records.truncate(last + 1);
-        }
+        // An id is needed for two horizons behind the device's time, and some minutes.
+        let behind_max = self.limits.times().rewind - 2 * self.limits.lateness - 3 * MINUTE;
+        let (mut shown, mut last) = (i64::MIN, None);
+        let end = records.iter().position(|record| {
+            let append = record.append_time;
+            let is_gap = last.is_some_and(|last| append - last >= longest);
+            let stands_still = last.is_some() && append.saturating_sub(shown) > behind_max;
+            last = Some(append);
+            if !record.copy.flags.contains(Flags::CLOCK_AHEAD) {
+                shown = shown.max(record.copy.event_time);
+            }
+            is_gap || stands_still
+        });
+        records.truncate(end.unwrap_or(records.len()));
     }
 
     fn record(
