@@ -8,6 +8,11 @@ use cloud_core::config::CoreConfig;
 use cloud_core::role;
 use penstock_common::{shutdown, telemetry};
 
+/// Millions of records of all sizes come and go between threads: glibc's own took a fifth of the
+/// time and kept what it had freed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {

@@ -22,7 +22,6 @@
 //!
 //! Unknown headers are passed over, so that a later format can add some.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -154,17 +153,43 @@ pub fn decode_dead_letter<'a>(
     })
 }
 
-struct Fields<'a>(HashMap<&'a str, &'a str>);
+/// The values of the headers that this format knows, by [`slot`]: every record is read several
+/// times over, so without a map.
+struct Fields<'a>([Option<&'a str>; SLOTS]);
+
+const SLOTS: usize = 15;
+
+/// The place of a known header.
+fn slot(name: &str) -> Option<usize> {
+    Some(match name {
+        "format" => 0,
+        "fleet" => 1,
+        "gateway" => 2,
+        "epoch" => 3,
+        "seq" => 4,
+        "received_at" => 5,
+        "schema" => 6,
+        "flags" => 7,
+        "traceparent" => 8,
+        "stage" => 9,
+        "reason" => 10,
+        "detail" => 11,
+        "first_seen" => 12,
+        "attempts" => 13,
+        "source" => 14,
+        _ => return None,
+    })
+}
 
 impl<'a> Fields<'a> {
     fn read(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeaderError> {
-        // A value that is no text can only be a header unknown to this format.
-        let fields = Self(
-            headers
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?)))
-                .collect(),
-        );
+        let mut fields = Self([None; SLOTS]);
+        for (name, value) in headers {
+            // A value that is no text can only be a header unknown to this format.
+            if let (Some(slot), Ok(text)) = (slot(name), std::str::from_utf8(value)) {
+                fields.0[slot] = Some(text);
+            }
+        }
         match fields.text("format")? {
             FORMAT => Ok(fields),
             other => Err(HeaderError::Malformed { name: "format", value: other.to_owned() }),
@@ -172,7 +197,7 @@ impl<'a> Fields<'a> {
     }
 
     fn optional(&self, name: &'static str) -> Option<&'a str> {
-        self.0.get(name).copied()
+        self.0[slot(name)?]
     }
 
     fn text(&self, name: &'static str) -> Result<&'a str, HeaderError> {

@@ -77,7 +77,7 @@ async fn come_and_go(seed: u64, plan: &Plan, stack: &mut Stack) -> anyhow::Resul
     while kills < plan.kills {
         let millis = |rng: &mut ChaCha8Rng, max| Duration::from_millis(rng.random_range(50..max));
         // Often right after the last one, while the group is still at it.
-        let pause = if rng.random_bool(0.3) { 300 } else { 3_500 };
+        let pause = if rng.random_bool(0.3) { 300 } else { 2_500 };
         tokio::time::sleep(millis(&mut rng, pause)).await;
         let due: Vec<usize> =
             away.iter().filter(|(_, until)| **until <= Instant::now()).map(|(n, _)| *n).collect();

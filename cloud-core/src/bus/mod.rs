@@ -63,7 +63,7 @@ pub struct Record {
     pub offset: i64,
     /// When the bus appended it.
     pub append_time: UnixMicros,
-    data: Box<[u8]>,
+    data: Vec<u8>,
     key: Option<Range<usize>>,
     payload: Range<usize>,
     headers: Vec<(Range<usize>, Range<usize>)>,
@@ -78,7 +78,8 @@ impl Record {
         payload: &[u8],
         headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Self {
-        let mut data = Vec::with_capacity(payload.len() + 320);
+        // Room for key and headers as gateways write them: it grows seldom and is not shrunk.
+        let mut data = Vec::with_capacity(payload.len() + 256);
         let mut push = |bytes: &[u8]| {
             let start = data.len();
             data.extend_from_slice(bytes);
@@ -89,7 +90,7 @@ impl Record {
         let headers =
             headers.into_iter().map(|(name, value)| (push(name.as_bytes()), push(value))).collect();
         let (partition, offset) = place;
-        Self { partition, offset, append_time, data: data.into(), key, payload, headers }
+        Self { partition, offset, append_time, data, key, payload, headers }
     }
 
     /// The message key.
@@ -111,7 +112,9 @@ impl Record {
 
     /// The memory it holds.
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.data.len() + self.headers.len() * size_of::<[Range<usize>; 2]>()
+        size_of::<Self>()
+            + self.data.capacity()
+            + self.headers.len() * size_of::<[Range<usize>; 2]>()
     }
 }
 

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use penstock_common::codec::{self, HeaderError};
 use penstock_common::event::{EventMeta, Flags, UnixMicros, effective_time};
 
@@ -82,7 +83,7 @@ pub type Symbol = u32;
 /// The strings of a batch, each kept once.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    numbers: HashMap<Arc<str>, Symbol>,
+    numbers: HashMap<Arc<str>, Symbol, RandomState>,
     names: Vec<Arc<str>>,
     bytes: usize,
 }

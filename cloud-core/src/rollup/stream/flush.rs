@@ -11,6 +11,8 @@ use crate::rollup::aggregate::Aggregate;
 use crate::rollup::counted::CountedMetrics;
 use crate::store::rollup::{DeviceClose, Mark, MinuteRow};
 
+/// A partition with more records to read is far behind: several seconds of its share of the peak.
+const BEHIND_MAX: i64 = 5_000;
 /// Open minutes are gone through once in so many µs at most.
 const PASS_INTERVAL_MAX: i64 = 5_000_000;
 
@@ -69,7 +71,7 @@ impl Stream {
             take_marks(part, &mut flushed.marks);
         }
         self.closing_rows = 0;
-        self.write_open(now, &mut flushed);
+        self.write_open(now, ends, &mut flushed);
         flushed
     }
 
@@ -88,8 +90,9 @@ impl Stream {
         }
     }
 
-    /// Open minutes that have ended and changed, as far as there is room.
-    fn write_open(&mut self, now: i64, flushed: &mut Flushed) {
+    /// Open minutes that have ended and changed, as far as there is room. Not those of a partition
+    /// that is far behind: they would be written again and again, and none would be fresh.
+    fn write_open(&mut self, now: i64, ends: &BTreeMap<i32, i64>, flushed: &mut Flushed) {
         let interval = (self.limits.provisional_delay / 2).min(PASS_INTERVAL_MAX);
         let begin = match self.pass_at.take() {
             Some(at) => at,
@@ -101,7 +104,8 @@ impl Stream {
         };
         let ended = now - self.limits.provisional_delay - MINUTE;
         for (partition, part) in self.parts.range_mut(begin.0..) {
-            if part.is_refolding() {
+            let behind = ends.get(partition).map_or(0, |end| end.saturating_sub(part.next));
+            if part.is_refolding() || behind > BEHIND_MAX {
                 continue;
             }
             let first = if *partition == begin.0 { begin.1 } else { 0 };

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use foldhash::fast::RandomState;
+
 /// From so many ids on there is an index.
 const INDEXED: usize = 512;
 
@@ -50,7 +52,7 @@ pub(super) struct Ids {
     forgotten: u64,
     /// The newest entry's number by id.
     #[allow(clippy::box_collection, reason = "most devices have none: a pointer is smaller")]
-    index: Option<Box<HashMap<[u64; 2], u64>>>,
+    index: Option<Box<HashMap<[u64; 2], u64, RandomState>>>,
 }
 
 const fn halves(event_id: u128) -> [u64; 2] {

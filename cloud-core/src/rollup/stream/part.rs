@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::device::Device;
 use super::ids::Remembered;
 use super::shapes::Shapes;
@@ -53,7 +55,7 @@ pub(super) struct Part {
     pub closed_rows: usize,
     /// Devices, those without an event too.
     pub devices: Vec<Device>,
-    by_name: HashMap<Arc<str>, HashMap<Arc<str>, DeviceAt>>,
+    by_name: HashMap<Arc<str>, HashMap<Arc<str>, DeviceAt, RandomState>, RandomState>,
     /// By device and hour.
     pub marks: BTreeMap<(DeviceAt, i64), Marked>,
 }
@@ -72,7 +74,7 @@ impl Part {
             events: 0,
             closed_rows: 0,
             devices: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: HashMap::default(),
             marks: BTreeMap::new(),
         }
     }

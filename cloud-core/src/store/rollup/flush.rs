@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deadpool_postgres::Transaction;
+use foldhash::fast::RandomState;
 
 use super::marks::{self, Because, MergeMarks};
 use super::rows::{self, Row, Rule};
@@ -41,7 +42,7 @@ pub struct Flushed {
 
 /// Devices that have a row in `device_state`, by fleet.
 #[derive(Debug, Default)]
-pub(super) struct KnownDevices(Mutex<HashMap<Arc<str>, HashSet<Arc<str>>>>);
+pub(super) struct KnownDevices(Mutex<HashMap<Arc<str>, HashSet<Arc<str>, RandomState>>>);
 
 impl KnownDevices {
     fn unknown<'a>(&self, rows: &'a [MinuteRow]) -> Vec<(&'a Arc<str>, &'a Arc<str>)> {
@@ -117,7 +118,7 @@ impl RollupStore {
         let done = rows::upsert(transaction, Table::Minute, &mut rows, Rule::KeepCoverage).await?;
         close_devices(transaction, new_devices, closes).await?;
         let keyed = series.iter().zip(&flush.rows).map(|(id, row)| ((*id, row.minute), row));
-        let by_key: HashMap<(i32, i64), &MinuteRow> = keyed.collect();
+        let by_key: HashMap<(i32, i64), &MinuteRow, RandomState> = keyed.collect();
         let refused =
             done.refused.iter().filter_map(|key| by_key.get(key)).map(|row| coverage(row));
         let mut marks: Vec<Mark> = flush.marks.clone();
@@ -183,10 +184,12 @@ fn merge_marks<'a>(
     changed: impl Iterator<Item = &'a MinuteRow>,
     closes: &[DeviceClose],
 ) -> MergeMarks<'a> {
-    let closed: HashMap<(&str, &str), i64> =
+    let closed: HashMap<(&str, &str), i64, RandomState> =
         closes.iter().map(|c| ((&*c.fleet, &*c.device), c.closed_through)).collect();
     let mut marks = MergeMarks::default();
-    for row in changed {
+    // The metrics of a device's minute are one mark. Rows of a device share its name.
+    let mut seen: HashSet<(*const u8, i64), RandomState> = HashSet::default();
+    for row in changed.filter(|row| seen.insert((row.device.as_ptr(), row.minute))) {
         let end = hour_of(row.minute) + HOUR;
         let through = closed.get(&(&*row.fleet, &*row.device));
         let because = Because { closed: through.is_some_and(|t| *t >= end), urgent: false };

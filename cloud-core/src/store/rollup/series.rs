@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deadpool_postgres::Object;
+use foldhash::fast::RandomState;
 use tokio_postgres::GenericClient;
 
 use crate::store::postgres::StoreError;
@@ -28,11 +29,11 @@ pub(super) struct SeriesCache {
 #[derive(Debug, Default)]
 struct Known {
     count: usize,
-    fleets: HashMap<Arc<str>, Devices>,
+    fleets: HashMap<Arc<str>, Devices, RandomState>,
 }
 
 /// The metrics of each device and their numbers.
-type Devices = HashMap<Arc<str>, Vec<(Arc<str>, i32)>>;
+type Devices = HashMap<Arc<str>, Vec<(Arc<str>, i32)>, RandomState>;
 
 impl Known {
     fn get(&self, name: &Name<'_>) -> Option<i32> {

@@ -63,8 +63,8 @@ pub async fn run(args: CoreArgs) -> anyhow::Result<()> {
         CoreConfig::new("api", "api"),
     ];
     config.raw_flush_interval = Duration::from_secs(5);
-    // Open hours are compacted, and days merged, while somebody waits for it.
-    let set = ["compact.interval_ms=500", "compact.files_max=6", "rollup.day_delay_ms=60000"];
+    // Open hours are compacted while somebody waits for it.
+    let set = ["compact.interval_ms=500", "compact.files_max=6"];
     config.core_set = set.map(String::from).into();
     let mut stack = Stack::prepare(config.clone()).await?;
     match measure(&args, config, &mut stack).await {
