@@ -42,7 +42,9 @@ pub struct Flushed {
 
 /// Devices that have a row in `device_state`, by fleet.
 #[derive(Debug, Default)]
-pub(super) struct KnownDevices(Mutex<HashMap<Arc<str>, HashSet<Arc<str>, RandomState>>>);
+pub(super) struct KnownDevices(Mutex<HashMap<Arc<str>, Names>>);
+
+type Names = HashSet<Arc<str>, RandomState>;
 
 impl KnownDevices {
     fn unknown<'a>(&self, rows: &'a [MinuteRow]) -> Vec<(&'a Arc<str>, &'a Arc<str>)> {
