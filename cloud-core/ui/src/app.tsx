@@ -1,10 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
-import { useStore } from "./load/store";
-import { useTick } from "./load/useLoad";
-import { switchView, targetName } from "./model/route";
 import { GroupsView } from "./groups/GroupsView";
 import { HistoryView } from "./history/HistoryView";
 import { LiveView } from "./live/LiveView";
+import { useStore } from "./load/store";
+import { useTick } from "./load/useLoad";
+import { switchView, targetName } from "./model/route";
 import { OverviewView } from "./overview/OverviewView";
 import { Login } from "./session/Login";
 import { resume, session } from "./session/session";
@@ -22,7 +22,9 @@ function View() {
   const now = useStore(route);
   useEffect(() => {
     const target = now.view === "live" || now.view === "history" ? now.target : null;
-    document.title = [target && targetName(target), VIEW_TITLE[now.view], "Penstock"].filter(Boolean).join(" · ");
+    document.title = [target && targetName(target), VIEW_TITLE[now.view], "Penstock"]
+      .filter(Boolean)
+      .join(" · ");
   }, [now]);
   switch (now.view) {
     case "overview":
@@ -80,11 +82,15 @@ export function App() {
   if (who.kind === "out") return <Login ended={who.ended} />;
   return (
     <>
-      <a class="skip" href="#main" onClick={(event) => {
-        // A hash is a route here; the focus moves without it.
-        event.preventDefault();
-        document.getElementById("main")?.focus();
-      }}>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          // A hash is a route here; the focus moves without it.
+          event.preventDefault();
+          document.getElementById("main")?.focus();
+        }}
+      >
         Skip to the content
       </a>
       <Header onHelp={() => setHelp(true)} />

@@ -56,7 +56,9 @@ export async function request(path: string, options: Request = {}): Promise<Resp
     throw new ApiError(
       "network",
       0,
-      slow ? `The core has not answered for ${TIMEOUT_MS / 1000} s.` : "The core can't be reached from this browser.",
+      slow
+        ? `The core has not answered for ${TIMEOUT_MS / 1000} s.`
+        : "The core can't be reached from this browser.",
     );
   }
   observeServerDate(response.headers.get("Date"), sent_ms, Date.now());

@@ -7,7 +7,11 @@ const TRUSTED_MS = 2500;
 let offset_ms = 0;
 
 /** How far the server's clock is ahead of the browser's, or 0 when they agree as far as one can tell. */
-export function clockOffset_ms(date_header: string | null, sent_ms: number, received_ms: number): number | null {
+export function clockOffset_ms(
+  date_header: string | null,
+  sent_ms: number,
+  received_ms: number,
+): number | null {
   const server_ms = date_header === null ? Number.NaN : Date.parse(date_header);
   // An answer that took long says little about when its header was written.
   if (Number.isNaN(server_ms) || received_ms - sent_ms > 2000) return null;

@@ -3,8 +3,8 @@ import { getJson, type Params, request } from "./client";
 import type {
   DeadLettersPage,
   DevicesPage,
-  GroupPage,
   Group,
+  GroupPage,
   GroupsPage,
   Ledger,
   Metric,
@@ -26,7 +26,8 @@ export async function signOut(): Promise<void> {
 
 export const overview = (signal: AbortSignal) => getJson<Overview>("/v1/overview", {}, signal);
 
-export const devices = (params: Params, signal: AbortSignal) => getJson<DevicesPage>("/v1/devices", params, signal);
+export const devices = (params: Params, signal: AbortSignal) =>
+  getJson<DevicesPage>("/v1/devices", params, signal);
 
 export async function fleets(signal: AbortSignal): Promise<string[]> {
   return (await getJson<{ fleets: string[] }>("/v1/fleets", {}, signal)).fleets;
@@ -54,7 +55,8 @@ export async function groups(signal: AbortSignal): Promise<Group[]> {
 export const group = (name: string, params: Params, signal: AbortSignal) =>
   getJson<GroupPage>(`/v1/groups/${encodeURIComponent(name)}`, params, signal);
 
-export const seriesPage = (params: Params, signal: AbortSignal) => getJson<SeriesPage>("/v1/series", params, signal);
+export const seriesPage = (params: Params, signal: AbortSignal) =>
+  getJson<SeriesPage>("/v1/series", params, signal);
 
 export const ledger = (signal: AbortSignal) => getJson<Ledger>("/v1/ledger", {}, signal);
 
@@ -62,8 +64,10 @@ export const deadLetters = (params: Params, signal: AbortSignal) =>
   getJson<DeadLettersPage>("/v1/dead-letters", params, signal);
 
 /** One page of a series as CSV, and where the next one begins. */
-export async function seriesCsvPage(params: Params, signal: AbortSignal): Promise<{ csv: string; next: string | null }> {
+export async function seriesCsvPage(
+  params: Params,
+  signal: AbortSignal,
+): Promise<{ csv: string; next: string | null }> {
   const response = await request("/v1/series", { params, signal, accept: "text/csv" });
   return { csv: await response.text(), next: response.headers.get("Next-Cursor") };
 }
-

@@ -1,7 +1,14 @@
 // What can go wrong with a request, as one type that says what to do, and when to ask again.
 import type { Role } from "./types";
 
-export type ApiErrorKind = "signed_out" | "forbidden" | "not_found" | "refused" | "limited" | "unavailable" | "network";
+export type ApiErrorKind =
+  | "signed_out"
+  | "forbidden"
+  | "not_found"
+  | "refused"
+  | "limited"
+  | "unavailable"
+  | "network";
 
 export class ApiError extends Error {
   constructor(
@@ -52,7 +59,9 @@ export function problemToError(status: number, body: unknown, retry_after_ms: nu
   const kind = kindOf(status);
   const problem = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
   const text = (key: string) => (typeof problem[key] === "string" ? (problem[key] as string) : "");
-  const hints = Array.isArray(problem.errors) ? problem.errors.filter((e): e is string => typeof e === "string") : [];
+  const hints = Array.isArray(problem.errors)
+    ? problem.errors.filter((e): e is string => typeof e === "string")
+    : [];
   return new ApiError(kind, status, text("detail") || text("title") || FALLBACK[kind], hints, retry_after_ms);
 }
 

@@ -27,7 +27,11 @@ export function Plot({ options, data, height_px, from_ms, to_ms, onReady }: Plot
   useEffect(() => {
     const element = box.current;
     if (!element) return;
-    const made = new uPlot({ ...options, width: element.clientWidth || 300, height: height_px }, data, element);
+    const made = new uPlot(
+      { ...options, width: element.clientWidth || 300, height: height_px },
+      data,
+      element,
+    );
     plot.current = made;
     ready.current?.(made);
     const observer = new ResizeObserver(() => {

@@ -53,7 +53,8 @@ function Lists() {
     },
     60_000,
   );
-  if (!found.data) return found.error ? <Failed error={found.error} onRetry={found.reload} /> : <Loading what="groups" />;
+  if (!found.data)
+    return found.error ? <Failed error={found.error} onRetry={found.reload} /> : <Loading what="groups" />;
   const { groups, fleets } = found.data;
   const wanted = text.trim().toLowerCase();
   const shown = groups.filter((group) => group.name.toLowerCase().includes(wanted));
@@ -80,8 +81,8 @@ function Lists() {
             <code>cloud-core groups import groups.csv</code>
           </pre>
           <p>
-            The file has the heading <code>group,fleet,device</code>. The other system may also <code>PUT /v1/groups</code>{" "}
-            by itself.
+            The file has the heading <code>group,fleet,device</code>. The other system may also{" "}
+            <code>PUT /v1/groups</code> by itself.
           </p>
         </Empty>
       ) : shown.length === 0 ? (
@@ -100,7 +101,11 @@ function Lists() {
       {wanted === "" && fleets.length > 0 && (
         <List
           title="Fleets"
-          rows={fleets.map((fleet) => ({ target: { kind: "fleet", fleet }, name: fleet, detail: "Whole fleet" }))}
+          rows={fleets.map((fleet) => ({
+            target: { kind: "fleet", fleet },
+            name: fleet,
+            detail: "Whole fleet",
+          }))}
           opens={(row) => formatRoute({ view: "groups", group: null, fleet: row.name })}
         />
       )}

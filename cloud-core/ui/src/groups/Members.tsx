@@ -67,7 +67,11 @@ export function Members({ target }: { target: Target }) {
       {members && members.length > 0 && (
         <section class="card list-card">
           <h2>
-            Devices <small>{count(members.length)}{cursor === null ? "" : " so far"}</small>
+            Devices{" "}
+            <small>
+              {count(members.length)}
+              {cursor === null ? "" : " so far"}
+            </small>
           </h2>
           <ul class="rows">
             {members.map((member) => {

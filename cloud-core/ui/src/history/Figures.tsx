@@ -12,7 +12,9 @@ export function Figures({ data }: { data: HistoryData }) {
   return (
     <details class="figures" onToggle={(event) => setOpen(event.currentTarget.open)} data-testid="figures">
       <summary>Figures as a table</summary>
-      {data.points.length > ROWS_MAX && <p class="muted">The newest {ROWS_MAX} buckets; the CSV has all of them.</p>}
+      {data.points.length > ROWS_MAX && (
+        <p class="muted">The newest {ROWS_MAX} buckets; the CSV has all of them.</p>
+      )}
       <div class="table-scroll">
         <table>
           <thead>

@@ -42,7 +42,8 @@ export function HistoryChart({ data, line, span, height_px, onSpan }: HistoryCha
   useEffect(() => {
     if (!plot) return;
     return listenToGestures(plot.over, {
-      zoom: (factor, at) => latest.current.onSpan(zoomSpan(latest.current.span, factor, at, now_ms()), "gesture"),
+      zoom: (factor, at) =>
+        latest.current.onSpan(zoomSpan(latest.current.span, factor, at, now_ms()), "gesture"),
       pan: (share) => latest.current.onSpan(panSpan(latest.current.span, share, now_ms()), "gesture"),
     });
   }, [plot]);
@@ -59,7 +60,13 @@ export function HistoryChart({ data, line, span, height_px, onSpan }: HistoryCha
         onReady={setPlot}
       />
       {hover && plot && (
-        <Tooltip data={data} point={point} at_ms={hover.at_ms} left_px={hover.left_px} width_px={plot.width} />
+        <Tooltip
+          data={data}
+          point={point}
+          at_ms={hover.at_ms}
+          left_px={hover.left_px}
+          width_px={plot.width}
+        />
       )}
     </div>
   );

@@ -6,7 +6,7 @@ import { useLoad, useTick } from "../load/useLoad";
 import { count, measured, rangeText } from "../model/format";
 import { type HistoryData, markOf, summary } from "../model/history";
 import { orderMetrics } from "../model/metrics";
-import { RESOLUTION_NAME } from "../model/resolution";
+import { PER_BUCKET } from "../model/resolution";
 import { formatRoute, historyOf, type Target, targetName } from "../model/route";
 import type { Span } from "../model/zoom";
 import { Icon } from "../shell/Icon";
@@ -17,18 +17,22 @@ import { downloadCsv } from "./csv";
 import { Figures } from "./Figures";
 import { HistoryChart } from "./HistoryChart";
 import { Toolbar } from "./Toolbar";
-import { seriesParams, type SeriesQuestion, useSeries } from "./useSeries";
+import { type SeriesQuestion, seriesParams, useSeries } from "./useSeries";
 import { type HistoryRoute, type Move, useSpan } from "./useSpan";
 
 /** The metrics to choose from: what the device sent comes first, what the schemas know follows. */
 function useMetrics(target: Target) {
-  return useLoad(`metrics/${JSON.stringify(target)}`, "the list of metrics", async (signal): Promise<Metric[]> => {
-    const known = api.metrics(signal);
-    if (target.kind !== "device") return orderMetrics(await known, []);
-    const page = await api.devices({ fleet: target.fleet, q: target.device, limit: 100 }, signal);
-    const sent = page.devices.find((one) => one.device === target.device)?.metrics ?? [];
-    return orderMetrics(await known, sent);
-  });
+  return useLoad(
+    `metrics/${JSON.stringify(target)}`,
+    "the list of metrics",
+    async (signal): Promise<Metric[]> => {
+      const known = api.metrics(signal);
+      if (target.kind !== "device") return orderMetrics(await known, []);
+      const page = await api.devices({ fleet: target.fleet, q: target.device, limit: 100 }, signal);
+      const sent = page.devices.find((one) => one.device === target.device)?.metrics ?? [];
+      return orderMetrics(await known, sent);
+    },
+  );
 }
 
 function Legend({ data, line }: { data: HistoryData; line: string }) {
@@ -78,7 +82,13 @@ function Csv({ question, span }: { question: SeriesQuestion; span: Span }) {
   return (
     <>
       {state.error && <span class="field-error">{state.error}</span>}
-      <button type="button" class="button small" disabled={state.busy} onClick={() => void save()} data-testid="csv">
+      <button
+        type="button"
+        class="button small"
+        disabled={state.busy}
+        onClick={() => void save()}
+        data-testid="csv"
+      >
         <Icon name="download" />
         {state.busy ? "Saving…" : "CSV"}
       </button>
@@ -109,7 +119,7 @@ function ChartCard({ route, question, span, move }: ChartCardProps) {
         <div class="history-facts">
           {data && (
             <span class="badge" data-testid="resolution" data-resolution={data.resolution}>
-              {RESOLUTION_NAME[data.resolution]} buckets
+              {PER_BUCKET[data.resolution]}
             </span>
           )}
           {data && (
@@ -141,7 +151,13 @@ function ChartCard({ route, question, span, move }: ChartCardProps) {
           data-from={new Date(span.from_ms).toISOString()}
           data-to={new Date(span.to_ms).toISOString()}
         >
-          <HistoryChart data={data} line={route.line} span={span} height_px={380} onSpan={move} />
+          <HistoryChart
+            data={data}
+            line={route.line}
+            span={span}
+            height_px={innerWidth < 760 ? 280 : 400}
+            onSpan={move}
+          />
           {data.points.length === 0 && (
             <div class="over-chart">
               <p>
@@ -158,7 +174,8 @@ function ChartCard({ route, question, span, move }: ChartCardProps) {
         <footer>
           <Legend data={data} line={route.line} />
           <p class="muted">
-            Percentiles within {measured(data.quantile_error * 100)} %. Times are those of this browser. Drag to zoom.
+            Percentiles within {measured(data.quantile_error * 100)} %. Times are those of this browser. Drag
+            to zoom.
           </p>
         </footer>
       )}
@@ -173,7 +190,11 @@ function History({ route, target }: { route: HistoryRoute; target: Target }) {
   const { span, move } = useSpan(route);
   const metric = route.metric ?? metrics.data?.[0]?.name ?? null;
   if (metric === null && !metrics.data) {
-    return metrics.error ? <Failed error={metrics.error} onRetry={metrics.reload} /> : <Loading what="the metrics" />;
+    return metrics.error ? (
+      <Failed error={metrics.error} onRetry={metrics.reload} />
+    ) : (
+      <Loading what="the metrics" />
+    );
   }
   if (metric === null) {
     return (

@@ -34,7 +34,7 @@ export function Toolbar({ route, metric, metrics, span, move }: ToolbarProps) {
   const width_ms = span.to_ms - span.from_ms;
   return (
     <div class="toolbar" role="toolbar" aria-label="What to show">
-      <label class="field">
+      <label class="field grow">
         <span>Metric</span>
         <select
           value={metric}
@@ -96,7 +96,7 @@ export function Toolbar({ route, metric, metrics, span, move }: ToolbarProps) {
           }
           data-testid="resolution-choice"
         >
-          <option value="auto">Automatic</option>
+          <option value="auto">Auto</option>
           {(Object.keys(RESOLUTION_NAME) as Resolution[]).map((resolution) => (
             <option key={resolution} value={resolution} disabled={!drawable(resolution, width_ms)}>
               {RESOLUTION_NAME[resolution]}

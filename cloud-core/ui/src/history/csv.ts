@@ -1,6 +1,7 @@
 // The same series as a CSV file. A plain link could not ask for it, as the format is chosen by a header.
-import * as api from "../api/endpoints";
+
 import type { Params } from "../api/client";
+import * as api from "../api/endpoints";
 
 const PAGES_MAX = 20;
 const PAGE_POINTS = 10_000;

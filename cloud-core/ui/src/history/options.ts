@@ -106,7 +106,13 @@ function line(variable: string, width: number, dash?: number[]): uPlot.Series {
 }
 
 export function historyOptions(drawn: Drawn, events: ChartEvents): Omit<uPlot.Options, "width" | "height"> {
-  const edge: uPlot.Series = { stroke: () => colour("--band-line"), width: 1, points: { show: false } };
+  // Where buckets are narrower than a few pixels the edges would be all that one sees of the band.
+  const crowded = (plot: uPlot) => plot.data[0].length * 4 > plot.bbox.width / devicePixelRatio;
+  const edge: uPlot.Series = {
+    stroke: (plot) => (crowded(plot) ? "transparent" : colour("--band-line")),
+    width: 1,
+    points: { show: false },
+  };
   return {
     ms: 1,
     padding: [12, 16, 0, 0],

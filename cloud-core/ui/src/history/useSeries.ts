@@ -1,7 +1,7 @@
 // The series for what is seen: asked again, a moment after the last move, for every range that comes into view.
 import { useEffect, useState } from "preact/hooks";
-import * as api from "../api/endpoints";
 import type { Params } from "../api/client";
+import * as api from "../api/endpoints";
 import type { Resolution, SeriesPage } from "../api/types";
 import { type Loaded, useLoad } from "../load/useLoad";
 import { type HistoryData, joinPages } from "../model/history";

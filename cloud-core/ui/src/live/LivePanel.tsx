@@ -19,7 +19,10 @@ interface LivePanelProps {
 
 const MINUTE_MS = 60_000;
 
-function optionsFor(lines: number, readout: { current: HTMLElement | null }): Omit<uPlot.Options, "width" | "height"> {
+function optionsFor(
+  lines: number,
+  readout: { current: HTMLElement | null },
+): Omit<uPlot.Options, "width" | "height"> {
   const many = lines > 1;
   const line: uPlot.Series = {
     stroke: () => colour("--line"),
@@ -41,7 +44,8 @@ function optionsFor(lines: number, readout: { current: HTMLElement | null }): Om
     scales: { x: { time: true }, y: { range: (_plot, min, max) => valueRange(min, max) } },
     axes: [
       xAxis((plot, splits) => splits.map((at) => ago((plot.scales.x?.max ?? at) - at)), {
-        splits: (plot) => [5, 4, 3, 2, 1, 0].map((minutes) => (plot.scales.x?.max ?? 0) - minutes * MINUTE_MS),
+        splits: (plot) =>
+          [5, 4, 3, 2, 1, 0].map((minutes) => (plot.scales.x?.max ?? 0) - minutes * MINUTE_MS),
       }),
       yAxis(axisFigure),
     ],
@@ -100,7 +104,11 @@ export function LivePanel({ panel, about, now_ms, height_px, historyHref }: Live
   const age_ms = last === null ? null : Math.max(0, now_ms - last.at_ms);
   const old = age_ms === null || age_ms > LIVE_GAP_MS;
   return (
-    <section class={old ? "card live-panel old" : "card live-panel"} aria-label={panel.metric} data-testid="live-panel">
+    <section
+      class={old ? "card live-panel old" : "card live-panel"}
+      aria-label={panel.metric}
+      data-testid="live-panel"
+    >
       <header>
         <div class="live-name">
           <h3>
@@ -123,7 +131,13 @@ export function LivePanel({ panel, about, now_ms, height_px, historyHref }: Live
       </header>
       <div class="live-chart" data-testid="live-chart" data-metric={panel.metric}>
         <span class="readout" ref={readout} aria-hidden="true" />
-        <Plot options={options} data={data} height_px={height_px} from_ms={now_ms - LIVE_WINDOW_MS} to_ms={now_ms} />
+        <Plot
+          options={options}
+          data={data}
+          height_px={height_px}
+          from_ms={now_ms - LIVE_WINDOW_MS}
+          to_ms={now_ms}
+        />
       </div>
     </section>
   );

@@ -4,7 +4,7 @@ import * as api from "../api/endpoints";
 import { useLoad } from "../load/useLoad";
 import { duration } from "../model/format";
 import { type FreshnessLevel, freshness, panelsOf } from "../model/liveSeries";
-import { historyOf, formatRoute, liveOf, type Target } from "../model/route";
+import { formatRoute, historyOf, liveOf, type Target } from "../model/route";
 import { Icon } from "../shell/Icon";
 import { isPressing, isTyping } from "../shell/keys";
 import { Empty, Failed, Loading } from "../shell/states";
@@ -33,7 +33,12 @@ function FeedBadge({ feed }: { feed: LiveFeed }) {
   const fresh = freshness(feed.freshness_ms, silent_ms);
   return (
     <div class="badges">
-      <span class={`badge state-${feed.state}`} role="status" data-testid="live-state" data-state={feed.state}>
+      <span
+        class={`badge state-${feed.state}`}
+        role="status"
+        data-testid="live-state"
+        data-state={feed.state}
+      >
         <span class="pulse" aria-hidden="true" />
         {STATE_TEXT[feed.state]}
       </span>
@@ -92,7 +97,7 @@ function Panels({ feed, target, metric, at_ms }: LiveProps & { feed: LiveFeed; a
             panel={panel}
             about={about.data?.find((one) => one.name === panel.metric) ?? null}
             now_ms={at_ms}
-            height_px={shown.length === 1 ? 320 : 170}
+            height_px={shown.length === 1 ? 340 : shown.length <= 3 ? 230 : 170}
             historyHref={formatRoute(historyOf(target, panel.metric))}
           />
         ))}
@@ -128,7 +133,12 @@ function Live({ target, metric }: LiveProps) {
             <button type="button" aria-pressed={!byDevice} onClick={() => setByDevice(false)}>
               Average
             </button>
-            <button type="button" aria-pressed={byDevice} onClick={() => setByDevice(true)} data-testid="by-device">
+            <button
+              type="button"
+              aria-pressed={byDevice}
+              onClick={() => setByDevice(true)}
+              data-testid="by-device"
+            >
               Each device
             </button>
           </fieldset>

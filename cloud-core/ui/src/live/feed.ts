@@ -1,7 +1,7 @@
 // The stream of /v1/live, for as long as a view shows it: connects, notices silence, reconnects, and says which.
 import { urlOf } from "../api/client";
 import { now_ms } from "../api/clock";
-import { problemToError, retryAfter_ms, retryDelay_ms, type ApiError } from "../api/errors";
+import { type ApiError, problemToError, retryAfter_ms, retryDelay_ms } from "../api/errors";
 import type { LiveMessage } from "../api/types";
 import { clearOutage, reportOutage } from "../load/outages";
 import { fromSnapshot, type LiveSeries, mergePoints, trim } from "../model/liveSeries";
@@ -38,7 +38,8 @@ export class LiveFeed {
     this.refused = null;
     this.connect();
     this.watchdog = setInterval(() => {
-      if (this.state === "live" && Date.now() - this.heard_at_ms > SILENCE_MAX_MS) this.lost("It has gone silent.", null);
+      if (this.state === "live" && Date.now() - this.heard_at_ms > SILENCE_MAX_MS)
+        this.lost("It has gone silent.", null);
     }, 2000);
   }
 

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { session } from "../session/session";
 import { type Target, targetParams } from "../model/route";
+import { session } from "../session/session";
 import { LiveFeed } from "./feed";
 
 const DRAW_EVERY_MS = 500;
@@ -12,7 +12,10 @@ export function useLiveFeed(target: Target, aggregate: boolean): LiveFeed | null
   const key = JSON.stringify(targetParams(target));
 
   useEffect(() => {
-    const params = { ...(JSON.parse(key) as Record<string, string>), ...(aggregate ? { aggregate: "avg" } : {}) };
+    const params = {
+      ...(JSON.parse(key) as Record<string, string>),
+      ...(aggregate ? { aggregate: "avg" } : {}),
+    };
     // Messages only fill the feed; the clock below draws, at one pace whatever comes.
     let state = "";
     const made = new LiveFeed(

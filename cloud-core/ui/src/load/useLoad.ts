@@ -28,7 +28,12 @@ export function useLoad<T>(
   load: (signal: AbortSignal) => Promise<T>,
   every_ms: number | null = null,
 ): Loaded<T> {
-  const [state, setState] = useState<State<T>>({ data: null, data_key: null, loading: key !== null, error: null });
+  const [state, setState] = useState<State<T>>({
+    data: null,
+    data_key: null,
+    loading: key !== null,
+    error: null,
+  });
   const latest = useRef(load);
   latest.current = load;
   const again = useRef<() => void>(() => {});

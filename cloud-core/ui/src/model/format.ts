@@ -21,7 +21,9 @@ export function measured(value: number | null | undefined): string {
   const size = Math.abs(value);
   if (size !== 0 && (size < 0.001 || size >= 1e7)) return value.toExponential(2);
   const decimals = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3;
-  return new Intl.NumberFormat("en", { minimumFractionDigits: 0, maximumFractionDigits: decimals }).format(value);
+  return new Intl.NumberFormat("en", { minimumFractionDigits: 0, maximumFractionDigits: decimals }).format(
+    value,
+  );
 }
 
 /** The same with as many decimals each time, for a value that changes while it is watched. */
@@ -30,7 +32,10 @@ export function steady(value: number | null | undefined): string {
   const size = Math.abs(value);
   if (size !== 0 && (size < 0.001 || size >= 1e7)) return value.toExponential(2);
   const decimals = size >= 1000 ? 0 : size >= 100 ? 1 : 2;
-  return new Intl.NumberFormat("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).format(value);
+  return new Intl.NumberFormat("en", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  }).format(value);
 }
 
 export function perSecond(value: number | null | undefined): string {
@@ -56,7 +61,8 @@ export function duration(ms: number | null | undefined): string {
   if (ms === null || ms === undefined) return NONE;
   const value = Math.max(0, ms);
   if (value < 1000) return `${Math.round(value)} ms`;
-  if (value < 9950) return `${(value / 1000).toFixed(1)} s`;
+  // Ages that come in whole seconds do not pretend to know tenths.
+  if (value < 9950 && value % 1000 !== 0) return `${(value / 1000).toFixed(1)} s`;
   if (value < 120_000) return `${Math.round(value / 1000)} s`;
   if (value < 2 * 3_600_000) return `${Math.round(value / 60_000)} min`;
   if (value < 2 * 86_400_000) return `${Math.round(value / 3_600_000)} h`;

@@ -18,17 +18,27 @@ export function withBreaks(
       for (const column of out.columns) column.push(null);
     }
     out.times.push(at);
-    for (let c = 0; c < columns.length; c++) (out.columns[c] as (number | null)[]).push(columns[c]?.[i] ?? null);
+    for (let c = 0; c < columns.length; c++)
+      (out.columns[c] as (number | null)[]).push(columns[c]?.[i] ?? null);
   }
   return out;
 }
 
-/** Points without a neighbour on either side: no line shows them, they need a dot. */
+/**
+ * Points without a neighbour on either side: no line shows them, they need a dot. null is a break; undefined only
+ * means that another line has a point at that moment, and this one goes on.
+ */
 export function isolated(values: readonly (number | null | undefined)[]): number[] {
   const found: number[] = [];
+  let before: number | null = null;
+  let alone: number | null = null;
   for (let i = 0; i < values.length; i++) {
-    if (values[i] == null) continue;
-    if (values[i - 1] == null && values[i + 1] == null) found.push(i);
+    const value = values[i];
+    if (value === undefined) continue;
+    if (alone !== null && value === null) found.push(alone);
+    alone = value !== null && before === null ? i : null;
+    before = value;
   }
+  if (alone !== null) found.push(alone);
   return found;
 }

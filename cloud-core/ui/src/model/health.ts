@@ -13,7 +13,10 @@ export interface Verdict {
 export function ledgerVerdict(ledger: OverviewLedger): Verdict {
   if (ledger.verdict === "missing") {
     const lost = ledger.missing + ledger.damaged;
-    const damaged = ledger.damaged > 0 ? ` ${count(ledger.damaged)} of them are damaged.` : "";
+    const damaged =
+      ledger.damaged > 0
+        ? ` ${count(ledger.damaged)} of them ${ledger.damaged === 1 ? "is" : "are"} damaged.`
+        : "";
     return {
       level: "bad",
       title: `${count(lost)} missing`,
@@ -23,7 +26,7 @@ export function ledgerVerdict(ledger: OverviewLedger): Verdict {
   if (ledger.verdict === "in_flight") {
     return {
       level: "good",
-      title: "In flight",
+      title: "In flight, nothing missing",
       text: `${count(ledger.in_flight)} events are on their way; everything else is stored or dead-lettered.`,
     };
   }
@@ -57,10 +60,18 @@ export function gatewayHealth(gateway: Gateway): Verdict {
     return { level: "bad", title: "Silent", text: `No status${since}. Is it powered and online?` };
   }
   if (share !== null && share >= SPOOL_BAD) {
-    return { level: "bad", title: "Spool nearly full", text: `${bytes(gateway.spool_bytes)} are waiting on its disk.` };
+    return {
+      level: "bad",
+      title: "Spool nearly full",
+      text: `${bytes(gateway.spool_bytes)} are waiting on its disk.`,
+    };
   }
   if (oldest_s > OLD_EVENTS_S || (share !== null && share >= SPOOL_WARN)) {
-    return { level: "warn", title: "Behind", text: `The oldest waiting event is ${duration(oldest_s * 1000)} old.` };
+    return {
+      level: "warn",
+      title: "Behind",
+      text: `The oldest waiting event is ${duration(oldest_s * 1000)} old.`,
+    };
   }
   return { level: "good", title: "Forwarding", text: "" };
 }
@@ -69,10 +80,13 @@ const RANK: Record<Level, number> = { bad: 0, warn: 1, good: 2, none: 3 };
 
 /** Who needs a look first. */
 export function worstFirst(gateways: readonly Gateway[]): Gateway[] {
-  const key = (g: Gateway) => [RANK[gatewayHealth(g).level], -(spoolShare(g) ?? 0), -(g.oldest_age_s ?? 0)] as const;
+  const key = (g: Gateway) =>
+    [RANK[gatewayHealth(g).level], -(spoolShare(g) ?? 0), -(g.oldest_age_s ?? 0)] as const;
   return [...gateways].sort((a, b) => {
     const [x, y] = [key(a), key(b)];
-    return x[0] - y[0] || x[1] - y[1] || x[2] - y[2] || a.gateway.localeCompare(b.gateway, "en", { numeric: true });
+    return (
+      x[0] - y[0] || x[1] - y[1] || x[2] - y[2] || a.gateway.localeCompare(b.gateway, "en", { numeric: true })
+    );
   });
 }
 

@@ -100,7 +100,9 @@ export function pointAt(data: HistoryData, at_ms: number): HistoryPoint | null {
 }
 
 /** In words, for the line above the chart and for screen readers. */
-export function summary(data: HistoryData): { buckets: number; values: number; min: number; max: number } | null {
+export function summary(
+  data: HistoryData,
+): { buckets: number; values: number; min: number; max: number } | null {
   if (data.points.length === 0) return null;
   let [values, min, max] = [0, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (const point of data.points) {

@@ -82,7 +82,8 @@ export function panelsOf(state: LiveState): MetricPanel[] {
     panel.series.push(series);
     panels.set(series.metric, panel);
   }
-  for (const panel of panels.values()) panel.series.sort((a, b) => a.device.localeCompare(b.device, "en", { numeric: true }));
+  for (const panel of panels.values())
+    panel.series.sort((a, b) => a.device.localeCompare(b.device, "en", { numeric: true }));
   return [...panels.values()].sort((a, b) => a.metric.localeCompare(b.metric));
 }
 

@@ -3,7 +3,18 @@ import type { Resolution } from "../api/types";
 
 export const BUCKET_MS: Record<Resolution, number> = { "1m": 60_000, "1h": 3_600_000, "1d": 86_400_000 };
 
-export const RESOLUTION_NAME: Record<Resolution, string> = { "1m": "1 minute", "1h": "1 hour", "1d": "1 day" };
+export const RESOLUTION_NAME: Record<Resolution, string> = {
+  "1m": "1 minute",
+  "1h": "1 hour",
+  "1d": "1 day",
+};
+
+/** How it is said beside a chart. */
+export const PER_BUCKET: Record<Resolution, string> = {
+  "1m": "per minute",
+  "1h": "per hour",
+  "1d": "per day",
+};
 
 const AUTO_POINTS_MAX = 1500;
 /** More than this is neither readable nor quick to draw. */

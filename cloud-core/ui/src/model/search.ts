@@ -24,7 +24,12 @@ function byMatch(text: string): (a: string, b: string) => number {
   return (a, b) => Math.sign(rank(a) - rank(b)) || a.localeCompare(b, "en", { numeric: true });
 }
 
-export function hits(text: string, devices: readonly Device[], groups: readonly Group[], fleets: readonly string[]): Hit[] {
+export function hits(
+  text: string,
+  devices: readonly Device[],
+  groups: readonly Group[],
+  fleets: readonly string[],
+): Hit[] {
   const order = byMatch(text);
   const found = <T>(all: readonly T[], name: (one: T) => string) =>
     all

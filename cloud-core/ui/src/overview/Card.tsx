@@ -14,7 +14,12 @@ interface CardProps {
 export function Card({ title, testid, level, wide, aside, children }: CardProps) {
   const classes = ["card", wide ? `card-${wide}` : "", level === "none" ? "" : `level-${level}`];
   return (
-    <section class={classes.filter(Boolean).join(" ")} aria-label={title} data-testid={testid} data-level={level}>
+    <section
+      class={classes.filter(Boolean).join(" ")}
+      aria-label={title}
+      data-testid={testid}
+      data-level={level}
+    >
       <header class="card-head">
         <h2>{title}</h2>
         {aside}

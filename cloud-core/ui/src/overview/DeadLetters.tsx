@@ -6,7 +6,13 @@ import { Card, Unavailable } from "./Card";
 
 const REASONS_MAX = 8;
 
-export function DeadLetters({ letters, problem }: { letters: DeadLetterCounts | null; problem: string | null }) {
+export function DeadLetters({
+  letters,
+  problem,
+}: {
+  letters: DeadLetterCounts | null;
+  problem: string | null;
+}) {
   if (!letters) {
     return (
       <Card title="Dead letters" testid="overview-dead-letters" level="none" wide="half">
@@ -32,7 +38,10 @@ export function DeadLetters({ letters, problem }: { letters: DeadLetterCounts | 
         <ul class="bars">
           {sorted.slice(0, REASONS_MAX).map((one) => (
             <li key={one.reason}>
-              <a href={formatRoute({ view: "overview", reason: one.reason })} data-testid="dead-letter-reason">
+              <a
+                href={formatRoute({ view: "overview", reason: one.reason })}
+                data-testid="dead-letter-reason"
+              >
                 <span class="bar-name">{words(one.reason)}</span>
                 <span class="bar-count">{count(one.count)}</span>
                 <span class="bar" aria-hidden="true">
@@ -41,7 +50,9 @@ export function DeadLetters({ letters, problem }: { letters: DeadLetterCounts | 
               </a>
             </li>
           ))}
-          {sorted.length > REASONS_MAX && <li class="muted">and {sorted.length - REASONS_MAX} more reasons</li>}
+          {sorted.length > REASONS_MAX && (
+            <li class="muted">and {sorted.length - REASONS_MAX} more reasons</li>
+          )}
         </ul>
       )}
     </Card>

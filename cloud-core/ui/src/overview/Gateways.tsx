@@ -70,8 +70,8 @@ export function Gateways({ gateways, problem }: { gateways: Gateway[] | null; pr
         <Unavailable problem={problem} />
       ) : sorted.length === 0 ? (
         <p class="all-well">
-          <Icon name="help" /> No gateway has reported yet. A gateway appears here with its first status, seconds after
-          it reaches the bus.
+          <Icon name="help" /> No gateway has reported yet. A gateway appears here with its first status,
+          seconds after it reaches the bus.
         </p>
       ) : (
         <table class="gateways">

@@ -28,7 +28,10 @@ function MissingRanges() {
     );
   }
   const ranges = (ledger.data?.gateways ?? []).flatMap((gateway) =>
-    [...gateway.missing_ranges, ...gateway.damaged_ranges].map((range) => ({ gateway: gateway.gateway, ...range })),
+    [...gateway.missing_ranges, ...gateway.damaged_ranges].map((range) => ({
+      gateway: gateway.gateway,
+      ...range,
+    })),
   );
   return (
     <ul class="ranges">
@@ -60,18 +63,23 @@ export function LedgerCard({ ledger, problem }: { ledger: OverviewLedger | null;
       </p>
       <p class="note">{verdict.text}</p>
       <div class="stack" aria-hidden="true">
-        {PARTS.map(([key]) => ledger[key] > 0 && <span key={key} class={`part-${key}`} style={{ flexGrow: ledger[key] }} />)}
+        {PARTS.map(
+          ([key]) =>
+            ledger[key] > 0 && <span key={key} class={`part-${key}`} style={{ flexGrow: ledger[key] }} />,
+        )}
       </div>
       <dl class="stack-legend">
-        {PARTS.filter(([key]) => ledger[key] > 0 || key !== "not_kept" && key !== "damaged").map(([key, label]) => (
-          <div key={key} title={count(ledger[key])}>
-            <dt>
-              <span class={`key part-${key}`} />
-              {label}
-            </dt>
-            <dd>{shortCount(ledger[key])}</dd>
-          </div>
-        ))}
+        {PARTS.filter(([key]) => ledger[key] > 0 || (key !== "not_kept" && key !== "damaged")).map(
+          ([key, label]) => (
+            <div key={key} title={count(ledger[key])}>
+              <dt>
+                <span class={`key part-${key}`} />
+                {label}
+              </dt>
+              <dd>{shortCount(ledger[key])}</dd>
+            </div>
+          ),
+        )}
       </dl>
       {ledger.verdict === "missing" && <MissingRanges />}
     </Card>

@@ -14,7 +14,8 @@ function List({ reason }: { reason: string }) {
   const { data, error, reload } = useLoad(`letters/${reason}`, "the dead letters", (signal) =>
     api.deadLetters({ reason, limit: LETTERS_MAX }, signal),
   );
-  if (!data) return error ? <Failed error={error} onRetry={reload} /> : <Loading what="the dead letters" lines={5} />;
+  if (!data)
+    return error ? <Failed error={error} onRetry={reload} /> : <Loading what="the dead letters" lines={5} />;
   if (data.dead_letters.length === 0) {
     return (
       <Empty icon="check" title="None left">
@@ -36,7 +37,8 @@ function List({ reason }: { reason: string }) {
               </time>
             </p>
             <p class="muted">
-              {[letter.fleet, letter.gateway, letter.stage].filter(Boolean).join(" · ")} · <code>{letter.id}</code>
+              {[letter.fleet, letter.gateway, letter.stage].filter(Boolean).join(" · ")} ·{" "}
+              <code>{letter.id}</code>
             </p>
             {letter.detail_preview && <pre>{letter.detail_preview}</pre>}
           </li>

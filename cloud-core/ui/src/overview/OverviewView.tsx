@@ -80,15 +80,15 @@ function FreshnessCard({ data }: { data: Overview }) {
           </p>
           <dl class="pairs">
             <div>
-              <dt>Visible, p50</dt>
+              <dt>p50</dt>
               <dd>{duration(fresh.visible_ms_p50)}</dd>
             </div>
             <div>
-              <dt>Visible, p99</dt>
+              <dt>p99</dt>
               <dd>{duration(fresh.visible_ms_p99)}</dd>
             </div>
             <div>
-              <dt>Spool, worst</dt>
+              <dt>Spool delay</dt>
               <dd>{duration(fresh.spool_delay_ms_max)}</dd>
             </div>
           </dl>
@@ -110,11 +110,11 @@ function Stored({ data }: { data: Overview }) {
           </p>
           <dl class="pairs">
             <div>
-              <dt>Still to store</dt>
+              <dt>To store</dt>
               <dd>{shortCount(data.raw_lag_records)}</dd>
             </div>
             <div>
-              <dt>Still to roll up</dt>
+              <dt>To roll up</dt>
               <dd>{shortCount(data.rollup_lag_records)}</dd>
             </div>
           </dl>
@@ -144,7 +144,8 @@ function Duplicates({ data }: { data: Overview }) {
 export function OverviewView({ reason }: { reason: string | null }) {
   const { data, error, reload } = useLoad("overview", "the overview", api.overview, POLL_MS);
   useBrokenParts(data);
-  if (!data) return error ? <Failed error={error} onRetry={reload} /> : <Loading what="the overview" lines={6} />;
+  if (!data)
+    return error ? <Failed error={error} onRetry={reload} /> : <Loading what="the overview" lines={6} />;
   return (
     <div class={error ? "overview stale" : "overview"} data-testid="overview">
       <div class="title-bar">

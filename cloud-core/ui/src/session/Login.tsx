@@ -72,8 +72,8 @@ export function Login({ ended }: { ended: boolean }) {
             <code>cloud-core tokens create --role viewer --name wall-display</code>
           </pre>
           <p>
-            <b>viewer</b> sees this dashboard, <b>analyst</b> also dead letters and the ledger in detail. The token is
-            exchanged for a session cookie and not kept by the page.
+            <b>viewer</b> sees this dashboard, <b>analyst</b> also dead letters and the ledger in detail. The
+            token is exchanged for a session cookie and not kept by the page.
           </p>
         </div>
       </form>

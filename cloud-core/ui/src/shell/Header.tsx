@@ -64,7 +64,10 @@ export function Header({ onHelp }: { onHelp: () => void }) {
           <Icon name="help" />
         </button>
         {who.kind === "in" && (
-          <span class="who wide-only" title={who.session.expires_at ? `Until ${who.session.expires_at}` : undefined}>
+          <span
+            class="who wide-only"
+            title={who.session.expires_at ? `Until ${who.session.expires_at}` : undefined}
+          >
             <b>{who.session.name}</b>
             <small>{who.session.role}</small>
           </span>

@@ -3,8 +3,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "../api/endpoints";
 import { describe } from "../api/errors";
 import type { Device, Group } from "../api/types";
-import { type Hit, hits, matchAt, step } from "../model/search";
 import { historyOf, liveOf } from "../model/route";
+import { type Hit, hits, matchAt, step } from "../model/search";
 import { Icon } from "./Icon";
 import { go, route } from "./router";
 
@@ -151,7 +151,10 @@ export function SearchBox() {
                 </span>
                 <small>{hit.detail}</small>
                 {hit.target.kind === "device" && (
-                  <span class={hit.last_seen ? "dot good" : "dot none"} title={hit.last_seen ? "Live" : "Nothing in the last 5 minutes"} />
+                  <span
+                    class={hit.last_seen ? "dot good" : "dot none"}
+                    title={hit.last_seen ? "Live" : "Nothing in the last 5 minutes"}
+                  />
                 )}
               </div>
             ))}

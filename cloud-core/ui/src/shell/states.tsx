@@ -60,8 +60,8 @@ export function Failed({ error, onRetry }: { error: ApiError; onRetry?: () => vo
         )}
         {error.kind === "forbidden" && (
           <p>
-            You are signed in as {role}. Ask whoever runs the core for a token with the higher role, sign out, and sign
-            in with it.
+            You are signed in as {role}. Ask whoever runs the core for a token with the higher role, sign out,
+            and sign in with it.
           </p>
         )}
         {error.retryable && <p>It is tried again by itself.</p>}

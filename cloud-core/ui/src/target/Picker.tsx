@@ -18,14 +18,15 @@ export function Picker({ view }: { view: "live" | "history" }) {
     ]);
     return { fleets, groups, devices: page.devices, more: page.next_cursor !== null };
   });
-  if (!found.data) return found.error ? <Failed error={found.error} onRetry={found.reload} /> : <Loading what="devices" />;
+  if (!found.data)
+    return found.error ? <Failed error={found.error} onRetry={found.reload} /> : <Loading what="devices" />;
   const { fleets, groups, devices, more } = found.data;
   if (fleets.length === 0 && devices.length === 0) {
     return (
       <Empty icon="device" title="No device has sent anything yet">
         <p>
-          Devices appear here with their first event. Point one at its gateway: <code>POST /v1/events</code> with the
-          key of its fleet.
+          Devices appear here with their first event. Point one at its gateway: <code>POST /v1/events</code>{" "}
+          with the key of its fleet.
         </p>
       </Empty>
     );
