@@ -82,17 +82,10 @@ export function App() {
   if (who.kind === "out") return <Login ended={who.ended} />;
   return (
     <>
-      <a
-        class="skip"
-        href="#main"
-        onClick={(event) => {
-          // A hash is a route here; the focus moves without it.
-          event.preventDefault();
-          document.getElementById("main")?.focus();
-        }}
-      >
+      {/* A button, not a link: a hash is a route here. */}
+      <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
         Skip to the content
-      </a>
+      </button>
       <Header onHelp={() => setHelp(true)} />
       <Banner />
       <main id="main" tabIndex={-1}>

@@ -13,7 +13,11 @@ describe("problems", () => {
       errors: ["limit: want a number"],
     };
     const error = problemToError(400, body, null);
-    expect(error).toMatchObject({ kind: "refused", message: "one mistake", hints: ["limit: want a number"] });
+    expect(error).toMatchObject({
+      kind: "refused",
+      message: "One mistake.",
+      hints: ["Limit: want a number."],
+    });
     expect(error.retryable).toBe(false);
   });
 

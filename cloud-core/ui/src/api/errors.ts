@@ -1,4 +1,5 @@
 // What can go wrong with a request, as one type that says what to do, and when to ask again.
+import { sentence } from "../model/format";
 import type { Role } from "./types";
 
 export type ApiErrorKind =
@@ -62,7 +63,8 @@ export function problemToError(status: number, body: unknown, retry_after_ms: nu
   const hints = Array.isArray(problem.errors)
     ? problem.errors.filter((e): e is string => typeof e === "string")
     : [];
-  return new ApiError(kind, status, text("detail") || text("title") || FALLBACK[kind], hints, retry_after_ms);
+  const message = sentence(text("detail") || text("title")) || FALLBACK[kind];
+  return new ApiError(kind, status, message, hints.map(sentence), retry_after_ms);
 }
 
 /** The least role that may call a path, after the table in the contract. */
@@ -73,7 +75,7 @@ export function roleNeeded(method: string, path: string): Role {
 }
 
 /** What to tell the person, in one sentence. */
-export function describe(error: unknown): string {
+export function sentenceOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 

@@ -1,7 +1,7 @@
 // The devices of a group or fleet, page by page.
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "../api/endpoints";
-import { ApiError, describe } from "../api/errors";
+import { ApiError, sentenceOf } from "../api/errors";
 import { count } from "../model/format";
 import { formatRoute, historyOf, liveOf, type Target, targetName } from "../model/route";
 import { Icon } from "../shell/Icon";
@@ -33,7 +33,7 @@ export function Members({ target }: { target: Target }) {
       setCursor(got.next_cursor);
     } catch (caught) {
       if (alive.current.signal.aborted) return;
-      setError(caught instanceof ApiError ? caught : new ApiError("unavailable", 0, describe(caught)));
+      setError(caught instanceof ApiError ? caught : new ApiError("unavailable", 0, sentenceOf(caught)));
     }
   };
 

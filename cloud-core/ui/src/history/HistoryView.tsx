@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import * as api from "../api/endpoints";
-import { describe } from "../api/errors";
+import { sentenceOf } from "../api/errors";
 import type { Metric } from "../api/types";
 import { useLoad, useTick } from "../load/useLoad";
 import { count, measured, rangeText } from "../model/format";
@@ -76,7 +76,7 @@ function Csv({ question, span }: { question: SeriesQuestion; span: Span }) {
       await downloadCsv(seriesParams(question, span), name);
       setState({ busy: false, error: null });
     } catch (error) {
-      setState({ busy: false, error: describe(error) });
+      setState({ busy: false, error: sentenceOf(error) });
     }
   };
   return (
@@ -133,11 +133,10 @@ function ChartCard({ route, question, span, move }: ChartCardProps) {
       {series.loading && <div class="progress" />}
       {stale && (
         <p class="inline-error" role="status">
-          This range can't be loaded: {series.error?.message}
+          This range is not loaded yet. {series.error?.message}
         </p>
       )}
       {data ? (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: it takes keys: arrows, + and -
         <div
           class="history-chart"
           role="group"

@@ -1,6 +1,7 @@
 // The visible range, read from the address and written back to it: each deliberate step is one press of "back".
 import { useCallback, useEffect, useRef } from "preact/hooks";
 import { now_ms } from "../api/clock";
+import { drawable } from "../model/resolution";
 import { duration_ms, type Range, type Route } from "../model/route";
 import { applyZoom, clampSpan, type Span, zoomActionOf } from "../model/zoom";
 import { isTyping } from "../shell/keys";
@@ -32,7 +33,11 @@ export function useSpan(route: HistoryRoute): { span: Span; move: Move } {
     const at_ms = Date.now();
     const same = kind === "gesture" && at_ms - moved_at_ms.current < GESTURE_MS;
     moved_at_ms.current = kind === "gesture" ? at_ms : 0;
-    go({ ...latest.current.route, range: { kind: "fixed", from_ms, to_ms } }, same);
+    const { route } = latest.current;
+    // A chosen resolution holds as long as it can be drawn.
+    const fits = route.resolution === "auto" || drawable(route.resolution, to_ms - from_ms);
+    const resolution = fits ? route.resolution : "auto";
+    go({ ...route, resolution, range: { kind: "fixed", from_ms, to_ms } }, same);
   }, []);
 
   useEffect(() => {

@@ -6,7 +6,7 @@ import { axisFigure, colour, xAxis, yAxis } from "../charts/look";
 import { Plot } from "../charts/Plot";
 import { valueRange } from "../model/axis";
 import { clockTime, duration, steady } from "../model/format";
-import { isolated, LIVE_GAP_MS, withBreaks } from "../model/gaps";
+import { isolated, LIVE_GAP_MS, liveGap_ms, withBreaks } from "../model/gaps";
 import { LIVE_WINDOW_MS, type MetricPanel } from "../model/liveSeries";
 
 interface LivePanelProps {
@@ -75,7 +75,7 @@ function ago(ms: number): string {
 
 function dataOf(panel: MetricPanel): uPlot.AlignedData {
   const tables = panel.series.map((series) => {
-    const out = withBreaks(series.times_ms, [series.values], LIVE_GAP_MS);
+    const out = withBreaks(series.times_ms, [series.values], liveGap_ms(series.times_ms));
     return [out.times, out.columns[0] ?? []] as uPlot.AlignedData;
   });
   return tables.length === 1 ? (tables[0] as uPlot.AlignedData) : uPlot.join(tables);
@@ -120,12 +120,16 @@ export function LivePanel({ panel, about, now_ms, height_px, historyHref }: Live
           <p>{about?.description ?? ""}</p>
         </div>
         <div class="live-now">
-          <output data-testid="live-value" data-metric={panel.metric}>
+          <output aria-live="off" data-testid="live-value" data-metric={panel.metric}>
             {steady(last?.value)}
           </output>
           <small class={old ? "warn-text" : ""}>
             {lines > 1 ? `mean of ${lines}, ` : ""}
-            {age_ms === null ? "no value" : age_ms < 1500 ? "just now" : `${duration(age_ms)} ago`}
+            {age_ms === null
+              ? "no value"
+              : age_ms < 1500
+                ? "just now"
+                : `${duration(Math.round(age_ms / 1000) * 1000)} ago`}
           </small>
         </div>
       </header>

@@ -30,7 +30,8 @@ const FRESH_TITLE: Record<FreshnessLevel, string> = {
 
 function FeedBadge({ feed }: { feed: LiveFeed }) {
   const silent_ms = feed.heard_at_ms === 0 ? 0 : Date.now() - feed.heard_at_ms;
-  const fresh = freshness(feed.freshness_ms, silent_ms);
+  // While it is connected a pause up to the next ping means nothing; without a connection every second counts.
+  const fresh = freshness(feed.freshness_ms, silent_ms, feed.state === "live" ? 6000 : 0);
   return (
     <div class="badges">
       <span
@@ -42,17 +43,22 @@ function FeedBadge({ feed }: { feed: LiveFeed }) {
         <span class="pulse" aria-hidden="true" />
         {STATE_TEXT[feed.state]}
       </span>
-      <span
-        class={`badge fresh-${fresh.level}`}
-        title={FRESH_TITLE[fresh.level]}
-        data-testid="freshness"
-        data-ms={fresh.ms === null ? "" : Math.round(fresh.ms)}
-      >
-        {fresh.ms === null ? "Freshness unknown" : `${duration(fresh.ms)} behind`}
-      </span>
+      {fresh.ms !== null && (
+        <span
+          class={`badge fresh-${fresh.level}`}
+          title={FRESH_TITLE[fresh.level]}
+          data-testid="freshness"
+          data-ms={Math.round(fresh.ms)}
+        >
+          {duration(fresh.ms)} behind
+        </span>
+      )}
     </div>
   );
 }
+
+/** A replica that restarts is back by then. */
+const DIM_AFTER_MS = 4000;
 
 interface LiveProps {
   target: Target;
@@ -63,6 +69,7 @@ function Panels({ feed, target, metric, at_ms }: LiveProps & { feed: LiveFeed; a
   const about = useLoad("metrics", "the list of metrics", api.metrics);
   const all = panelsOf(feed.series);
   const shown = metric === null ? all : all.filter((panel) => panel.metric === metric);
+  const dim = feed.state === "reconnecting" && Date.now() - feed.heard_at_ms > DIM_AFTER_MS;
   if (feed.refused) return <Failed error={feed.refused} onRetry={() => feed.start()} />;
   if (!feed.answered) return <Loading what="the last five minutes" />;
   if (shown.length === 0) {
@@ -90,7 +97,7 @@ function Panels({ feed, target, metric, at_ms }: LiveProps & { feed: LiveFeed; a
           Only {metric}. <a href={formatRoute(liveOf(target))}>Show all metrics</a>
         </p>
       )}
-      <div class={shown.length === 1 ? "live-grid single" : "live-grid"}>
+      <div class={["live-grid", shown.length === 1 && "single", dim && "stale"].filter(Boolean).join(" ")}>
         {shown.map((panel) => (
           <LivePanel
             key={panel.metric}
@@ -127,8 +134,8 @@ function Live({ target, metric }: LiveProps) {
   return (
     <>
       <TargetBar target={target} view="live" metric={metric}>
-        {feed && <FeedBadge feed={feed} />}
-        {target.kind === "group" && (
+        {feed && !feed.refused && <FeedBadge feed={feed} />}
+        {target.kind === "group" && !feed?.refused && (
           <fieldset class="segmented" aria-label="Lines">
             <button type="button" aria-pressed={!byDevice} onClick={() => setByDevice(false)}>
               Average
@@ -143,7 +150,7 @@ function Live({ target, metric }: LiveProps) {
             </button>
           </fieldset>
         )}
-        {feed && (
+        {feed && !feed.refused && (
           <button
             type="button"
             class="button"

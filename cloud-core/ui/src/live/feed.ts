@@ -36,6 +36,8 @@ export class LiveFeed {
   start(): void {
     this.closed = false;
     this.refused = null;
+    this.failures = 0;
+    this.become("connecting");
     this.connect();
     this.watchdog = setInterval(() => {
       if (this.state === "live" && Date.now() - this.heard_at_ms > SILENCE_MAX_MS)

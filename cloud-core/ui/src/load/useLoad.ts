@@ -1,7 +1,7 @@
 // Loading and polling with the same manners everywhere: the last data stays, a retry waits as long as the server
 // asks, a hidden tab asks for nothing, and what can't be updated is reported to the banner.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, describe, retryDelay_ms } from "../api/errors";
+import { ApiError, retryDelay_ms, sentenceOf } from "../api/errors";
 import { clearOutage, reportOutage } from "./outages";
 
 export interface Loaded<T> {
@@ -65,14 +65,15 @@ export function useLoad<T>(
         if (every_ms !== null) schedule(every_ms);
       } catch (caught) {
         if (controller.signal.aborted) return;
-        const error = caught instanceof ApiError ? caught : new ApiError("unavailable", 0, describe(caught));
+        const error =
+          caught instanceof ApiError ? caught : new ApiError("unavailable", 0, sentenceOf(caught));
         setState((before) => ({ ...before, loading: false, error }));
         if (!error.retryable) {
           clearOutage(what);
           return;
         }
         failures++;
-        const delay_ms = Math.max(every_ms ?? 0, retryDelay_ms(failures, error.retry_after_ms));
+        const delay_ms = retryDelay_ms(failures, error.retry_after_ms);
         reportOutage(what, {
           what,
           message: error.message,

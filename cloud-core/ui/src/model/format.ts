@@ -107,6 +107,14 @@ export function axisTimes(splits_ms: number[], step_ms: number): string[] {
   });
 }
 
+/** What a program says, as a sentence: "no such group" → "No such group." */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  if (trimmed === "") return "";
+  const first = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?…]$/.test(first) ? first : `${first}.`;
+}
+
 /** dead_letter_reason → Dead letter reason */
 export function words(code: string): string {
   const text = code.replaceAll(/[_-]+/g, " ").trim();

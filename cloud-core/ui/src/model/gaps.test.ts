@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { isolated, LIVE_GAP_MS, withBreaks } from "./gaps";
+import { isolated, LIVE_GAP_MS, liveGap_ms, withBreaks } from "./gaps";
 
 describe("breaks", () => {
   it("leaves neighbours joined and breaks where more is missing", () => {
@@ -16,6 +16,13 @@ describe("breaks", () => {
   it("takes nothing for nothing", () => {
     expect(withBreaks([], [[]], 1)).toEqual({ times: [], columns: [[]] });
   });
+});
+
+it("calls a gap what is long for the series, and never more than 30 s none", () => {
+  const every = (step: number) => Array.from({ length: 20 }, (_, i) => i * step);
+  expect(
+    [every(100), every(1000), every(3000), every(10_000), every(60_000), [1], []].map(liveGap_ms),
+  ).toEqual([5000, 5000, 9000, 30_000, 30_000, 30_000, 30_000]);
 });
 
 describe("isolated points", () => {

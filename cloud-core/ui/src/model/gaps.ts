@@ -2,6 +2,14 @@
 
 /** A device sends every 10 s; past three of those the next point is no neighbour any more. */
 export const LIVE_GAP_MS = 30_000;
+const LIVE_GAP_MIN_MS = 5000;
+
+/** How far apart two points may be and still be neighbours: three of the series' usual steps, at most 30 s. */
+export function liveGap_ms(times_ms: readonly number[]): number {
+  const steps = times_ms.slice(1).map((at_ms, i) => at_ms - (times_ms[i] as number));
+  const usual = steps.sort((a, b) => a - b)[Math.floor(steps.length / 2)];
+  return usual === undefined ? LIVE_GAP_MS : Math.min(LIVE_GAP_MS, Math.max(LIVE_GAP_MIN_MS, usual * 3));
+}
 
 /** Times and values with a null between points that are further apart than `gap_max_ms`. */
 export function withBreaks(

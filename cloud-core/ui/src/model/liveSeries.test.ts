@@ -11,7 +11,7 @@ const part = (points: [number, number][], metric = "cpu_temp", device = "press-1
 
 const only = (state: ReturnType<typeof fromSnapshot>) => {
   const [series] = [...state.values()];
-  return series && series.times_ms.map((at, i) => [at, series.values[i]]);
+  return series?.times_ms.map((at, i) => [at, series.values[i]]);
 };
 
 describe("merging what the stream sends", () => {

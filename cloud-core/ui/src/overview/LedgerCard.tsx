@@ -23,7 +23,9 @@ function MissingRanges() {
   if (ledger.error && !ledger.data) {
     return (
       <p class="note">
-        {ledger.error.message} {ledger.error.hints.join(" ")}
+        {ledger.error.kind === "forbidden"
+          ? "Which ones they are can be seen with the role analyst."
+          : ledger.error.message}
       </p>
     );
   }
@@ -57,7 +59,7 @@ export function LedgerCard({ ledger, problem }: { ledger: OverviewLedger | null;
   const verdict = ledgerVerdict(ledger);
   return (
     <Card title="Ledger" testid="overview-ledger" level={verdict.level} wide="half">
-      <p class={`verdict ${verdict.level}`} data-verdict={ledger.verdict}>
+      <p class={`verdict ${verdict.level}`} role="status" data-verdict={ledger.verdict}>
         <Icon name={verdict.level === "bad" ? "warn" : "check"} />
         {verdict.title}
       </p>

@@ -3,7 +3,7 @@ import * as api from "../api/endpoints";
 import type { Overview } from "../api/types";
 import { clearOutage, reportOutage } from "../load/outages";
 import { useLoad } from "../load/useLoad";
-import { clockTime, count, duration, perSecond, shortCount } from "../model/format";
+import { clockTime, count, duration, perSecond, sentence, shortCount } from "../model/format";
 import { freshnessLevel, problemOf, problemTexts } from "../model/health";
 import { Failed, Loading } from "../shell/states";
 import { Card, Unavailable } from "./Card";
@@ -38,7 +38,7 @@ function useBrokenParts(data: Overview | null): void {
     else {
       reportOutage(PARTS_KEY, {
         what: "a part of the overview",
-        message: /[.!?]$/.test(message) ? message : `${message}.`,
+        message: sentence(message),
         retry_at_ms: null,
         limited: false,
         retry: null,

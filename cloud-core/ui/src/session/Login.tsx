@@ -1,5 +1,5 @@
 import { useRef, useState } from "preact/hooks";
-import { ApiError, describe } from "../api/errors";
+import { ApiError, sentenceOf } from "../api/errors";
 import { Logo } from "../shell/Icon";
 import { signIn } from "./session";
 
@@ -7,7 +7,7 @@ function problem(error: unknown): string {
   if (error instanceof ApiError && error.kind === "signed_out") {
     return "The core does not know this token, or it has expired or been revoked. Check that it was copied whole.";
   }
-  return describe(error);
+  return sentenceOf(error);
 }
 
 export function Login({ ended }: { ended: boolean }) {
@@ -57,7 +57,6 @@ export function Login({ ended }: { ended: boolean }) {
           aria-invalid={error !== null}
           aria-describedby="token-help token-error"
           data-testid="login-token"
-          // biome-ignore lint/a11y/noAutofocus: it is the only thing to do on this page
           autofocus
         />
         <p id="token-error" class="field-error" role="alert" data-testid="login-error">

@@ -1,7 +1,7 @@
 // Who is signed in. The token itself is never kept: the core answers with an HttpOnly cookie.
 import { whenSignedOut } from "../api/client";
 import * as api from "../api/endpoints";
-import { ApiError, describe } from "../api/errors";
+import { ApiError, sentenceOf } from "../api/errors";
 import type { Session } from "../api/types";
 import { Store } from "../load/store";
 
@@ -18,7 +18,7 @@ export async function resume(): Promise<void> {
     session.set({ kind: "in", session: await api.currentSession() });
   } catch (error) {
     if (error instanceof ApiError && error.kind === "signed_out") session.set({ kind: "out", ended: false });
-    else session.set({ kind: "unreachable", message: describe(error) });
+    else session.set({ kind: "unreachable", message: sentenceOf(error) });
   }
 }
 

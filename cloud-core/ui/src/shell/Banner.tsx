@@ -28,7 +28,7 @@ export function Banner() {
         {/* A countdown that is read aloud every second helps nobody. */}
         <span aria-hidden="true" class="banner-retry">
           {left_s === null
-            ? " Tried again all the time."
+            ? " It is tried again by itself."
             : left_s === 0
               ? " Trying now…"
               : ` Next try in ${left_s} s.`}

@@ -1,3 +1,5 @@
+import { sentenceOf } from "../api/errors";
+import { clearOutage, reportOutage } from "../load/outages";
 import { useStore } from "../load/store";
 import { formatRoute, switchView, type View } from "../model/route";
 import { session, signOut } from "../session/session";
@@ -15,6 +17,22 @@ const TABS: { view: View; label: string; icon: IconName; key: string }[] = [
 
 export function viewOfKey(key: string): View | null {
   return TABS.find((tab) => tab.key === key)?.view ?? null;
+}
+
+async function leave(): Promise<void> {
+  try {
+    await signOut();
+  } catch (error) {
+    reportOutage("sign-out", {
+      what: "the session: you are still signed in",
+      message: sentenceOf(error),
+      retry_at_ms: null,
+      limited: false,
+      retry: () => void leave(),
+    });
+    return;
+  }
+  clearOutage("sign-out");
 }
 
 export function Header({ onHelp }: { onHelp: () => void }) {
@@ -75,7 +93,7 @@ export function Header({ onHelp }: { onHelp: () => void }) {
         <button
           type="button"
           class="icon-button"
-          onClick={() => void signOut()}
+          onClick={() => void leave()}
           aria-label="Sign out"
           title="Sign out"
           data-testid="sign-out"

@@ -1,7 +1,7 @@
 // Find a device, group or fleet by typing. A combobox after the ARIA pattern: the focus stays in the field.
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "../api/endpoints";
-import { describe } from "../api/errors";
+import { sentenceOf } from "../api/errors";
 import type { Device, Group } from "../api/types";
 import { historyOf, liveOf } from "../model/route";
 import { type Hit, hits, matchAt, step } from "../model/search";
@@ -52,7 +52,7 @@ export function SearchBox() {
       } catch (caught) {
         if (controller.signal.aborted) return;
         setDevices([]);
-        setError(describe(caught));
+        setError(sentenceOf(caught));
       }
       setAsked(query);
     }, DEBOUNCE_MS);
@@ -99,7 +99,7 @@ export function SearchBox() {
   };
 
   return (
-    <div class="search" role="search">
+    <search class="search">
       <Icon name="search" />
       <input
         ref={input}
@@ -125,10 +125,9 @@ export function SearchBox() {
         onKeyDown={onKeyDown}
         data-testid="search"
       />
-      <kbd aria-hidden="true">/</kbd>
+      <kbd>/</kbd>
       {show && (
         <div class="search-pop">
-          {/* biome-ignore lint/a11y/useFocusableInteractive: the focus stays in the field, by aria-activedescendant */}
           <div id="search-list" role="listbox" aria-label="Found">
             {found.map((hit, i) => (
               // biome-ignore lint/a11y/useKeyWithClickEvents: the field has the keys
@@ -171,6 +170,6 @@ export function SearchBox() {
           </p>
         </div>
       )}
-    </div>
+    </search>
   );
 }

@@ -65,9 +65,9 @@ export function Failed({ error, onRetry }: { error: ApiError; onRetry?: () => vo
           </p>
         )}
         {error.retryable && <p>It is tried again by itself.</p>}
-        {onRetry && (
+        {onRetry && error.kind !== "limited" && error.kind !== "forbidden" && (
           <button type="button" class="button" onClick={onRetry}>
-            Try now
+            {error.retryable ? "Try now" : "Ask again"}
           </button>
         )}
       </div>
