@@ -28,6 +28,24 @@ test("it can be stopped and goes on", async ({ page }) => {
   await expect(page.getByTestId("live-state")).toHaveAttribute("data-state", "live");
 });
 
+test("a lost connection is said, and heals by itself", async ({ page, context, watch }) => {
+  watch.tolerateFailures();
+  await signIn(page, liveHash());
+  const state = page.getByTestId("live-state");
+  await expect(state).toHaveAttribute("data-state", "live");
+  // Being offline leaves open streams alone, so it is made to connect anew.
+  await context.setOffline(true);
+  await page.getByTestId("live-toggle").click();
+  await page.getByTestId("live-toggle").click();
+  await expect(state).toHaveAttribute("data-state", "reconnecting", { timeout: 40_000 });
+  await expect(page.getByTestId("banner")).toContainText("Can't update the live values");
+  await expect(page.getByTestId("live-chart").first()).toBeVisible();
+  await shot(page, "live-offline");
+  await context.setOffline(false);
+  await expect(state).toHaveAttribute("data-state", "live", { timeout: 40_000 });
+  await expect(page.getByTestId("banner")).toBeHidden();
+});
+
 test("a group is found in the list and seen live", async ({ page }) => {
   await signIn(page, "#/groups");
   const row = page

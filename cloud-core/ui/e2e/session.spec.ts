@@ -24,6 +24,18 @@ test("a token becomes a session, and is kept nowhere that a script can read", as
   await expect(page.getByTestId("overview")).toBeVisible();
 });
 
+test("a session that ends in the middle leads to the login and back", async ({ page, context, watch }) => {
+  watch.tolerateFailures();
+  await signIn(page);
+  await expect(page.getByTestId("overview")).toBeVisible();
+  await context.clearCookies();
+  await expect(page.getByTestId("login")).toContainText("Your session has ended");
+  await shot(page, "session-ended");
+  await page.getByTestId("login-token").fill(core.token);
+  await page.getByTestId("login-submit").click();
+  await expect(page.getByTestId("overview")).toBeVisible();
+});
+
 test("a deep link is still there after signing in", async ({ page }) => {
   await signIn(page, liveHash());
   await expect(page.getByTestId("target")).toHaveText(core.device);

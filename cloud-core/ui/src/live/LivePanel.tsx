@@ -2,12 +2,11 @@
 import { useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Metric } from "../api/types";
-import { axisFigure, colour, xAxis, yAxis } from "../charts/look";
 import { Plot } from "../charts/Plot";
-import { valueRange } from "../model/axis";
-import { clockTime, duration, steady } from "../model/format";
-import { isolated, LIVE_GAP_MS, liveGap_ms, withBreaks } from "../model/gaps";
-import { LIVE_WINDOW_MS, type MetricPanel } from "../model/liveSeries";
+import { duration, steady } from "../model/format";
+import { LIVE_GAP_MS, liveGap_ms, withBreaks } from "../model/gaps";
+import { LIVE_WINDOW_MS, type LiveSeries, type MetricPanel } from "../model/liveSeries";
+import { liveOptions, type Pointed } from "./options";
 
 interface LivePanelProps {
   panel: MetricPanel;
@@ -15,62 +14,8 @@ interface LivePanelProps {
   now_ms: number;
   height_px: number;
   historyHref: string;
-}
-
-const MINUTE_MS = 60_000;
-
-function optionsFor(
-  lines: number,
-  readout: { current: HTMLElement | null },
-): Omit<uPlot.Options, "width" | "height"> {
-  const many = lines > 1;
-  const line: uPlot.Series = {
-    stroke: () => colour("--line"),
-    width: many ? 1 : 2,
-    ...(many ? { alpha: 0.55 } : { fill: () => colour("--line-fill") }),
-    points: {
-      show: true,
-      size: 5,
-      fill: () => colour("--line"),
-      filter: (plot, series) => isolated(plot.data[series] as (number | null)[]),
-    },
-  };
-  return {
-    ms: 1,
-    padding: [10, 14, 0, 0],
-    legend: { show: false },
-    // One moment under the pointer in all charts: what happened here when that happened there.
-    cursor: { y: false, drag: { x: false, y: false }, sync: { key: "live" }, points: { size: 7 } },
-    scales: { x: { time: true }, y: { range: (_plot, min, max) => valueRange(min, max) } },
-    axes: [
-      xAxis((plot, splits) => splits.map((at) => ago((plot.scales.x?.max ?? at) - at)), {
-        splits: (plot) =>
-          [5, 4, 3, 2, 1, 0].map((minutes) => (plot.scales.x?.max ?? 0) - minutes * MINUTE_MS),
-      }),
-      yAxis(axisFigure),
-    ],
-    series: [{}, ...Array.from({ length: lines }, () => line)],
-    hooks: {
-      setCursor: [
-        (plot) => {
-          const element = readout.current;
-          const at = plot.cursor.idx;
-          if (!element) return;
-          const values = at == null ? [] : plot.data.slice(1).map((column) => column[at]);
-          const known = values.filter((value): value is number => value != null);
-          element.textContent =
-            at == null || known.length === 0
-              ? ""
-              : `${clockTime(plot.data[0][at] as number)}  ${known.length === 1 ? steady(known[0]) : `${known.length} values`}`;
-        },
-      ],
-    },
-  };
-}
-
-function ago(ms: number): string {
-  const minutes = Math.round(ms / MINUTE_MS);
-  return minutes === 0 ? "now" : `−${minutes} min`;
+  /** Of several lines one was clicked. */
+  onPick: (series: LiveSeries) => void;
 }
 
 function dataOf(panel: MetricPanel): uPlot.AlignedData {
@@ -95,10 +40,11 @@ function newest(panel: MetricPanel): { at_ms: number; value: number } | null {
   return lines === 0 ? null : { at_ms, value: sum / lines };
 }
 
-export function LivePanel({ panel, about, now_ms, height_px, historyHref }: LivePanelProps) {
-  const readout = useRef<HTMLElement | null>(null);
+export function LivePanel({ panel, about, now_ms, height_px, historyHref, onPick }: LivePanelProps) {
+  const pointed = useRef<Pointed>({ readout: null, names: [], line: null }).current;
   const lines = panel.series.length;
-  const options = useMemo(() => optionsFor(lines, readout), [lines]);
+  pointed.names = panel.series.map((series) => series.device);
+  const options = useMemo(() => liveOptions(lines, pointed), [lines]);
   const data = dataOf(panel);
   const last = newest(panel);
   const age_ms = last === null ? null : Math.max(0, now_ms - last.at_ms);
@@ -133,8 +79,24 @@ export function LivePanel({ panel, about, now_ms, height_px, historyHref }: Live
           </small>
         </div>
       </header>
-      <div class="live-chart" data-testid="live-chart" data-metric={panel.metric}>
-        <span class="readout" ref={readout} aria-hidden="true" />
+      {/* biome-ignore lint/a11y/useKeyWithClickEvents: the same devices are links in the group's list */}
+      {/* biome-ignore lint/a11y/noStaticElementInteractions: as above */}
+      <div
+        class={lines > 1 ? "live-chart pick" : "live-chart"}
+        onClick={() => {
+          const series = pointed.line === null ? undefined : panel.series[pointed.line];
+          if (lines > 1 && series) onPick(series);
+        }}
+        data-testid="live-chart"
+        data-metric={panel.metric}
+      >
+        <span
+          class="readout"
+          ref={(element: HTMLElement | null) => {
+            pointed.readout = element;
+          }}
+          aria-hidden="true"
+        />
         <Plot
           options={options}
           data={data}

@@ -7,6 +7,7 @@ import { type FreshnessLevel, freshness, panelsOf } from "../model/liveSeries";
 import { formatRoute, historyOf, liveOf, type Target } from "../model/route";
 import { Icon } from "../shell/Icon";
 import { isPressing, isTyping } from "../shell/keys";
+import { go } from "../shell/router";
 import { Empty, Failed, Loading } from "../shell/states";
 import { Picker } from "../target/Picker";
 import { TargetBar } from "../target/TargetBar";
@@ -106,6 +107,7 @@ function Panels({ feed, target, metric, at_ms }: LiveProps & { feed: LiveFeed; a
             now_ms={at_ms}
             height_px={shown.length === 1 ? 340 : shown.length <= 3 ? 230 : 170}
             historyHref={formatRoute(historyOf(target, panel.metric))}
+            onPick={({ fleet, device }) => device && go(liveOf({ kind: "device", fleet, device }))}
           />
         ))}
       </div>

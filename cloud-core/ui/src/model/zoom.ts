@@ -1,5 +1,7 @@
 // Zooming and panning on a time range. Pure: the range and now are arguments.
 
+const AHEAD_MAX = 0.05;
+
 export interface Span {
   from_ms: number;
   to_ms: number;
@@ -16,8 +18,8 @@ export function clampSpan(span: Span, now_ms: number): Span {
   const width = Math.min(SPAN_MAX_MS, Math.max(SPAN_MIN_MS, span.to_ms - span.from_ms));
   const middle = (span.from_ms + span.to_ms) / 2;
   let from_ms = span.to_ms - span.from_ms === width ? span.from_ms : middle - width / 2;
-  // Half of it may lie ahead, as with a day that is not over; the rest would be an empty picture.
-  from_ms = Math.min(from_ms, now_ms - width / 2);
+  // A little of what is ahead shows that this is the end; more would be an empty picture.
+  from_ms = Math.min(from_ms, now_ms + width * AHEAD_MAX - width);
   from_ms = Math.round(from_ms / 1000) * 1000;
   return { from_ms, to_ms: from_ms + Math.round(width / 1000) * 1000 };
 }

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import * as api from "../api/endpoints";
 import type { Overview } from "../api/types";
 import { clearOutage, reportOutage } from "../load/outages";
@@ -17,17 +17,15 @@ const POLL_MS = 2000;
 const SAMPLES_MAX = 450; // a quarter of an hour
 const PARTS_KEY = "overview/parts";
 
-/** The ingest rate since the page was opened; the core keeps no history of it for the page. */
-function useRates(data: Overview | null): Sample[] {
-  const rates = useRef<Sample[]>([]);
-  const last = rates.current.at(-1);
-  if (data && data.ingest_events_per_second !== null) {
-    const at_ms = Date.parse(data.at);
-    if (!last || at_ms > last.at_ms) {
-      rates.current = [...rates.current, { at_ms, value: data.ingest_events_per_second }].slice(-SAMPLES_MAX);
-    }
+// The ingest rate since the page was opened, across its views: the core keeps no history of it for the page.
+let rates: Sample[] = [];
+
+function remember(data: Overview): Sample[] {
+  const at_ms = Date.parse(data.at);
+  if (data.ingest_events_per_second !== null && at_ms > (rates.at(-1)?.at_ms ?? 0)) {
+    rates = [...rates, { at_ms, value: data.ingest_events_per_second }].slice(-SAMPLES_MAX);
   }
-  return rates.current;
+  return rates;
 }
 
 /** Parts of which the stores are away: the banner says it too, since a card may be out of sight. */
@@ -49,7 +47,6 @@ function useBrokenParts(data: Overview | null): void {
 }
 
 function Ingest({ data }: { data: Overview }) {
-  const rates = useRates(data);
   return (
     <Card title="Ingest rate" testid="overview-ingest" level="none">
       {data.ingest_events_per_second === null ? (
@@ -59,7 +56,7 @@ function Ingest({ data }: { data: Overview }) {
           <p class="figure">
             {perSecond(data.ingest_events_per_second)} <small>events/s</small>
           </p>
-          <Sparkline samples={rates} />
+          <Sparkline samples={remember(data)} />
           <p class="note">{data.live_devices === null ? "" : `${count(data.live_devices)} devices live`}</p>
         </>
       )}
@@ -76,7 +73,8 @@ function FreshnessCard({ data }: { data: Overview }) {
       ) : (
         <>
           <p class="figure">
-            {duration(fresh.total_ms)} <small>device to here</small>
+            {duration(fresh.total_ms)}{" "}
+            <small title="p99 from the bus to here, and the longest wait in a spool">gateway to here</small>
           </p>
           <dl class="pairs">
             <div>

@@ -1,4 +1,4 @@
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, sentenceOf } from "../api/errors";
 import { Logo } from "../shell/Icon";
 import { signIn } from "./session";
@@ -14,6 +14,9 @@ export function Login({ ended }: { ended: boolean }) {
   const input = useRef<HTMLInputElement>(null);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<string | null>(null);
+
+  // The only thing to do on this page; the attribute would work only on the first one.
+  useEffect(() => input.current?.focus(), []);
 
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -57,7 +60,6 @@ export function Login({ ended }: { ended: boolean }) {
           aria-invalid={error !== null}
           aria-describedby="token-help token-error"
           data-testid="login-token"
-          autofocus
         />
         <p id="token-error" class="field-error" role="alert" data-testid="login-error">
           {error}
