@@ -5,6 +5,14 @@ export function colour(variable: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(variable).trim() || "#888";
 }
 
+/**
+ * Without a mouse a tap sets the cursor, and browsers send a made-up "mouseleave" right after it: what was tapped
+ * should stay.
+ */
+export function cursorBinding(): uPlot.Cursor.Bind {
+  return matchMedia("(hover: none)").matches ? { mouseleave: () => null } : {};
+}
+
 const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 
 export function xAxis(values: uPlot.Axis.Values, more: Partial<uPlot.Axis> = {}): uPlot.Axis {

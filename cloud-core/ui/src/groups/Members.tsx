@@ -82,7 +82,7 @@ export function Members({ target }: { target: Target }) {
                   <a class="row-name" href={formatRoute(liveOf(device))}>
                     {member.device}
                   </a>
-                  <small>{member.fleet}</small>
+                  {target.kind === "group" && <small>{member.fleet}</small>}
                   <span class="row-actions">
                     <a class="button small" href={formatRoute(historyOf(device))}>
                       History

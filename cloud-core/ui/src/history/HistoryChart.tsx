@@ -41,10 +41,14 @@ export function HistoryChart({ data, line, span, height_px, onSpan }: HistoryCha
 
   useEffect(() => {
     if (!plot) return;
+    const move = (span: Span) => {
+      // What the tooltip stood at has moved away under it.
+      plot.setCursor({ left: -10, top: -10 });
+      latest.current.onSpan(span, "gesture");
+    };
     return listenToGestures(plot.over, {
-      zoom: (factor, at) =>
-        latest.current.onSpan(zoomSpan(latest.current.span, factor, at, now_ms()), "gesture"),
-      pan: (share) => latest.current.onSpan(panSpan(latest.current.span, share, now_ms()), "gesture"),
+      zoom: (factor, at) => move(zoomSpan(latest.current.span, factor, at, now_ms())),
+      pan: (share) => move(panSpan(latest.current.span, share, now_ms())),
     });
   }, [plot]);
 

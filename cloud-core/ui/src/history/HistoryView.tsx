@@ -20,6 +20,8 @@ import { Toolbar } from "./Toolbar";
 import { type SeriesQuestion, seriesParams, useSeries } from "./useSeries";
 import { type HistoryRoute, type Move, useSpan } from "./useSpan";
 
+const TIME_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
 /** The metrics to choose from: what the device sent comes first, what the schemas know follows. */
 function useMetrics(target: Target) {
   return useLoad(
@@ -173,8 +175,7 @@ function ChartCard({ route, question, span, move }: ChartCardProps) {
         <footer>
           <Legend data={data} line={route.line} />
           <p class="muted">
-            Percentiles within {measured(data.quantile_error * 100)} %. Times are those of this browser. Drag
-            to zoom.
+            Percentiles within {measured(data.quantile_error * 100)} %. Times in {TIME_ZONE}. Drag to zoom.
           </p>
         </footer>
       )}

@@ -33,6 +33,8 @@ export function listenToGestures(over: HTMLElement, events: GestureEvents): () =
     const before = touches.get(event.pointerId);
     if (before === undefined) return;
     const others = [...touches].filter(([id]) => id !== event.pointerId).map(([, x]) => x);
+    // A finger that taps is never quite still.
+    if (event.clientX === before) return;
     touches.set(event.pointerId, event.clientX);
     const other = others[0];
     if (other === undefined) {

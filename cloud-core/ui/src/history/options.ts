@@ -1,6 +1,6 @@
 // How a history is drawn: the band from min to max, p95, the middle line, and what is marked.
 import type uPlot from "uplot";
-import { axisFigure, colour, xAxis, yAxis } from "../charts/look";
+import { axisFigure, colour, cursorBinding, xAxis, yAxis } from "../charts/look";
 import { valueRange } from "../model/axis";
 import { axisTimes } from "../model/format";
 import { isolated } from "../model/gaps";
@@ -122,7 +122,7 @@ export function historyOptions(drawn: Drawn, events: ChartEvents): Omit<uPlot.Op
       points: { size: 8 },
       drag: { x: true, y: false, setScale: false, dist: 6 },
       // A double click must not reset what the address says.
-      bind: { dblclick: () => null },
+      bind: { ...cursorBinding(), dblclick: () => null },
     },
     scales: { x: { time: true }, y: { range: (_plot, min, max) => valueRange(min, max) } },
     axes: [xAxis((_plot, splits, _axis, _space, step) => axisTimes(splits, step)), yAxis(axisFigure)],

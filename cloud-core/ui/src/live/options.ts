@@ -1,6 +1,6 @@
 // How a live panel is drawn: the sliding window, one line or many, and what the pointer is at.
 import type uPlot from "uplot";
-import { axisFigure, colour, xAxis, yAxis } from "../charts/look";
+import { axisFigure, colour, cursorBinding, xAxis, yAxis } from "../charts/look";
 import { valueRange } from "../model/axis";
 import { clockTime, steady } from "../model/format";
 import { isolated } from "../model/gaps";
@@ -63,7 +63,13 @@ export function liveOptions(lines: number, pointed: Pointed): Omit<uPlot.Options
     padding: [10, 14, 0, 0],
     legend: { show: false },
     // One moment under the pointer in all charts: what happened here when that happened there.
-    cursor: { y: false, drag: { x: false, y: false }, sync: { key: "live" }, points: { size: 7 } },
+    cursor: {
+      y: false,
+      drag: { x: false, y: false },
+      sync: { key: "live" },
+      points: { size: 7 },
+      bind: cursorBinding(),
+    },
     scales: { x: { time: true }, y: { range: (_plot, min, max) => valueRange(min, max) } },
     axes: [
       xAxis((plot, splits) => splits.map((at) => ago((plot.scales.x?.max ?? at) - at)), {

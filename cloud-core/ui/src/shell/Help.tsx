@@ -43,6 +43,9 @@ export function Help({ onClose }: { onClose: () => void }) {
           </div>
         ))}
       </dl>
+      <p class="help-more">
+        The same figures for programs: <a href="/docs">the API and a page to try it</a>.
+      </p>
     </dialog>
   );
 }
