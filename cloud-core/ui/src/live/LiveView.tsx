@@ -98,14 +98,23 @@ function Panels({ feed, target, metric, at_ms }: LiveProps & { feed: LiveFeed; a
           Only {metric}. <a href={formatRoute(liveOf(target))}>Show all metrics</a>
         </p>
       )}
-      <div class={["live-grid", shown.length === 1 && "single", dim && "stale"].filter(Boolean).join(" ")}>
+      <div
+        class={[
+          "live-grid",
+          shown.length === 1 && "single",
+          (shown.length === 2 || shown.length === 4) && "by-two",
+          dim && "stale",
+        ]
+          .filter(Boolean)
+          .join(" ")}
+      >
         {shown.map((panel) => (
           <LivePanel
             key={panel.metric}
             panel={panel}
             about={about.data?.find((one) => one.name === panel.metric) ?? null}
             now_ms={at_ms}
-            height_px={shown.length === 1 ? 340 : shown.length <= 3 ? 230 : 170}
+            height_px={shown.length === 1 ? 340 : shown.length <= 4 ? 220 : 170}
             historyHref={formatRoute(historyOf(target, panel.metric))}
             onPick={({ fleet, device }) => device && go(liveOf({ kind: "device", fleet, device }))}
           />
