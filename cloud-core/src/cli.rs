@@ -19,6 +19,10 @@ use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 use crate::store::rollup::request::Whose;
 
+pub mod access;
+
+use access::{GroupsCommand, Tokens};
+
 /// How often `--wait` looks.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -28,7 +32,7 @@ const POLL: Duration = Duration::from_millis(500);
 pub enum Command {
     /// Runs roles until SIGTERM.
     Run {
-        /// `all`, or some of `raw,compact,rollup,deadletter,ledger,api`.
+        /// `all`, or some of `raw,compact,rollup,rebuild,deadletter,ledger,api`.
         #[arg(long, default_value = "all")]
         role: Roles,
         /// The configuration.
@@ -59,6 +63,12 @@ pub enum Command {
     /// Looks after the topics of the bus.
     #[command(subcommand)]
     Topics(Topics),
+    /// Makes, lists and revokes the tokens of the API.
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Imports and lists the device groups.
+    #[command(subcommand)]
+    Groups(GroupsCommand),
 }
 
 /// Which rollups.
@@ -206,5 +216,8 @@ mod tests {
         let range = "--from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z";
         assert!(parse(&format!("core rebuild {range} --fleet f --device d --wait")).is_ok());
         assert!(parse("core rebuild --from 2026-01-01T00:00:00Z").is_err());
+        assert!(parse("core tokens create --name ann --role viewer --days 30").is_ok());
+        assert!(parse("core tokens create --name ann --role root").is_err());
+        assert!(parse("core groups import g.csv --patch --config x.toml").is_ok());
     }
 }

@@ -12,6 +12,7 @@ use crate::bus::kafka::KafkaConfig;
 use crate::compact::CompactConfig;
 use crate::deadletter::DeadLetterConfig;
 use crate::ledger::LedgerConfig;
+use crate::live::LiveConfig;
 use crate::raw::RawConfig;
 use crate::rebuild::config::RebuildConfig;
 use crate::rollup::RollupConfig;
@@ -40,6 +41,8 @@ pub struct CoreConfig {
     pub deadletter: DeadLetterConfig,
     /// The loss ledger.
     pub ledger: LedgerConfig,
+    /// The live view.
+    pub live: LiveConfig,
     /// The API.
     pub api: ApiConfig,
     /// Health and metrics.
@@ -68,6 +71,7 @@ impl CoreConfig {
         config.compact.validate(&mut problems);
         config.deadletter.validate(&mut problems);
         config.ledger.validate(&mut problems);
+        config.live.validate(&mut problems);
         config.api.validate(&mut problems);
         config.admin.validate(&mut problems);
         if !problems.is_empty() {

@@ -1,8 +1,9 @@
 //! The cloud core: takes events from the bus, stores them exactly once, and answers queries.
 //!
 //! Data runs downwards: `bus` → `source` → `raw` → `store`; `compact` rewrites what `raw` stored,
-//! `query` and `api` read it. `role` alone knows all of them and wires the ones that a process was asked for.
+//! `series`, `live`, `query` and `api` serve it to those whom `access` lets. `role` alone knows all of them and wires the ones that a process was asked for.
 
+pub mod access;
 pub mod api;
 pub mod bus;
 pub mod cli;
@@ -10,11 +11,14 @@ pub mod compact;
 pub mod config;
 pub mod deadletter;
 pub mod failpoint;
+pub mod groups;
 pub mod ledger;
+pub mod live;
 pub mod query;
 pub mod raw;
 pub mod rebuild;
 pub mod role;
 pub mod rollup;
+pub mod series;
 pub mod source;
 pub mod store;

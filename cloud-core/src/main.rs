@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use cloud_core::cli::access::{groups, tokens};
 use cloud_core::cli::{Command, ConfigArgs, Topics, apply, ledger, rebuild};
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
@@ -40,6 +41,14 @@ async fn run() -> anyhow::Result<ExitCode> {
         }
         Command::Rebuild(asked) => {
             rebuild(load(&asked.config)?, asked).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Tokens(command) => {
+            tokens(&load(command.config())?, command).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Groups(command) => {
+            groups(&load(command.config())?, command).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Topics(Topics::Apply { dry_run, config }) => {

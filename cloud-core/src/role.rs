@@ -20,7 +20,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Readiness};
-use crate::api::{self, Api};
 use crate::bus::kafka::{KafkaConsumer, KafkaProducer};
 use crate::compact::job::Compactor;
 use crate::compact::metrics::CompactMetrics;
@@ -31,7 +30,6 @@ use crate::deadletter::metrics::DeadLetterMetrics;
 use crate::failpoint::Failpoints;
 use crate::ledger;
 use crate::ledger::metrics::LedgerMetrics;
-use crate::query::Queries;
 use crate::raw::sink::{Intake, RawSink};
 use crate::raw::sweep;
 use crate::raw::write::Writer;
@@ -47,6 +45,7 @@ use crate::store::object::Objects;
 use crate::store::postgres;
 use crate::store::rollup::RollupStore;
 
+mod api;
 mod dead_letter;
 mod loss_ledger;
 mod rebuild;
@@ -182,7 +181,7 @@ pub async fn run(config: CoreConfig, roles: Roles, stop: CancellationToken) -> a
     };
     // Health outlives the roles: they are drained before it goes.
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(api::serve(
+    let admin = tokio::spawn(crate::api::serve(
         admin_listener,
         admin::router(registry, readiness.clone()),
         admin_stop.clone(),
@@ -267,7 +266,7 @@ async fn supervise(
                 (Role::Compact, _) => run_compact(shared_too, stop_too).await,
                 (Role::DeadLetter, _) => dead_letter::run(shared_too, stop_too).await,
                 (Role::Ledger, _) => loss_ledger::run(shared_too, stop_too).await,
-                (Role::Api, Some(listener)) => run_api(shared_too, &listener, stop_too).await,
+                (Role::Api, Some(listener)) => api::run(shared_too, &listener, stop_too).await,
                 (Role::Api, None) => anyhow::bail!("no listener was bound for the API"),
             }
         });
@@ -353,23 +352,6 @@ async fn run_compact(shared: Shared, stop: CancellationToken) -> anyhow::Result<
     readiness.ready(Role::Compact.name());
     compact::stage::run(compactor, Arc::new(SystemClock), stop).await;
     Ok(())
-}
-
-async fn run_api(
-    shared: Shared,
-    listener: &std::net::TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let replayer = dead_letter::replayer(&shared)?;
-    let Shared { config, catalog, objects, readiness, .. } = shared;
-    let listener = TcpListener::from_std(listener.try_clone()?)?;
-    let queries = Queries::new(catalog.clone(), objects);
-    readiness.ready(Role::Api.name());
-    let router = Api::new(queries, catalog, &config.api)
-        .with_replays(replayer)
-        .silent_after_ms(config.ledger.silent_after_ms)
-        .router();
-    Ok(api::serve(listener, router, stop).await?)
 }
 
 #[cfg(test)]

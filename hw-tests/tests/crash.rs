@@ -104,7 +104,7 @@ async fn crash(seed: u64, plan: &Plan, stack: &mut Stack) -> anyhow::Result<()> 
         tokio::time::sleep(kill.away).await;
         process.start().await?;
     }
-    let published = api::status(&api::client(stack.api)).await?.files_published;
+    let published = api::status(&api::client(&stack.api)).await?.files_published;
     anyhow::ensure!(published >= 5, "the kills left time for {published} files only");
     stop.cancel();
     let told = load.await?;

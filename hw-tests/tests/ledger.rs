@@ -123,7 +123,7 @@ fn numbers(
 }
 
 async fn wait_for_missing(stack: &Stack, count: u64) -> anyhow::Result<Ledger> {
-    let client = api::client(stack.api);
+    let client = api::client(&stack.api);
     let waiting = async {
         loop {
             if let Ok(ledger) = ledger::ask(&client).await

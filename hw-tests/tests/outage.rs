@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use hw_tests::fleet::{self, FleetConfig, Tally};
-use hw_tests::oracle::{self, api, checker::Tolerance};
+use hw_tests::oracle::api::{self, CoreApi};
+use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{CoreConfig, Stack, StackConfig};
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ async fn outages(seed: u64, parts: &Parts, stack: &mut Stack) -> anyhow::Result<
     let fleet = FleetConfig::mixed(seed, 40, 300.0);
     let load =
         tokio::spawn(fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop.clone()));
-    let api = stack.api;
+    let api = &stack.api.clone();
     stored_more(api, 1_000).await.context("before the outages")?;
 
     println!("the rollups' database is away for {away:?}");
@@ -108,12 +109,12 @@ async fn outages(seed: u64, parts: &Parts, stack: &mut Stack) -> anyhow::Result<
     Ok(())
 }
 
-async fn stored(api: std::net::SocketAddr) -> anyhow::Result<u64> {
+async fn stored(api: &CoreApi) -> anyhow::Result<u64> {
     Ok(api::status(&api::client(api)).await?.rows_published)
 }
 
 /// Waits until so many more events are in the raw store.
-async fn stored_more(api: std::net::SocketAddr, events: u64) -> anyhow::Result<()> {
+async fn stored_more(api: &CoreApi, events: u64) -> anyhow::Result<()> {
     let limit = Duration::from_secs(90);
     let waiting = async {
         let mut goal = None;
@@ -132,7 +133,7 @@ async fn stored_more(api: std::net::SocketAddr, events: u64) -> anyhow::Result<(
 }
 
 /// In every third of the time more is stored.
-async fn raw_goes_on(api: std::net::SocketAddr, time: Duration) -> anyhow::Result<()> {
+async fn raw_goes_on(api: &CoreApi, time: Duration) -> anyhow::Result<()> {
     let mut before = stored(api).await?;
     for _ in 0..3 {
         tokio::time::sleep(time / 3).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hw_tests::oracle::api::CoreApi;
 use hw_tests::oracle::checker::{Checker, Tolerance};
 use hw_tests::oracle::record::{Fingerprint, NewRecord, Told, ToldDevice, ToldFleet};
 use hw_tests::oracle::verdict::Verdict;
@@ -131,7 +132,7 @@ async fn verdict_after(more: impl FnOnce(&Sender)) -> Verdict {
     let places = Places {
         kafka: kafka.clone(),
         topic_prefix: prefix.clone(),
-        api: ([127, 0, 0, 1], 0).into(),
+        api: CoreApi { address: ([127, 0, 0, 1], 0).into(), token: String::new() },
         gateways: Vec::new(),
         rollup_dsn: String::new(),
     };

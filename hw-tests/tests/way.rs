@@ -61,7 +61,7 @@ async fn samples(stack: &Stack) -> anyhow::Result<()> {
     }
     drain::wait(&stack.places()).await?;
 
-    let api_client = api::client(stack.api);
+    let api_client = api::client(&stack.api);
     for (name, body) in &good {
         let event: Value = serde_json::from_slice(body)?;
         let (device, id) = (text(&event, "device_id")?, text(&event, "event_id")?);

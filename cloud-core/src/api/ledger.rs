@@ -13,6 +13,14 @@ use crate::store::ledger::{LedgerStore, Question};
 
 const KNOWN: [&str; 3] = ["gateway", "from", "to"];
 
+/// What became of what gateways received.
+#[utoipa::path(get, path = "/v1/ledger", tag = "operations", params(
+    ("gateway" = Option<String>, Query, description = "only this one"),
+    ("from" = Option<String>, Query, format = DateTime, description = "RFC 3339, included"),
+    ("to" = Option<String>, Query, format = DateTime, description = "RFC 3339, not included")),
+    responses((status = 200, body = Answer), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem),
+    (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(super) async fn get(
     State(api): State<Api>,
     Query(parameters): Query<Vec<(String, String)>>,

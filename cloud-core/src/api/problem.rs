@@ -1,15 +1,17 @@
 //! Problem details (RFC 9457), and the one table from errors to them.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::query::QueryError;
 use crate::store::postgres::StoreError;
 
 /// A problem, as `application/problem+json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
+    /// `about:blank`: the title says it.
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -19,6 +21,8 @@ pub struct Problem {
     hints: Vec<String>,
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
+    #[serde(skip)]
+    asks_for_token: bool,
 }
 
 impl Problem {
@@ -26,13 +30,39 @@ impl Problem {
     pub fn new(status: u16, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         let (hints, retry_after_seconds) = (Vec::new(), None);
-        Self { r#type: "about:blank", title, status, detail, hints, retry_after_seconds }
+        let asks_for_token = false;
+        Self {
+            r#type: "about:blank",
+            title,
+            status,
+            detail,
+            hints,
+            retry_after_seconds,
+            asks_for_token,
+        }
     }
 
     /// A request that can't be understood, with all that is wrong with it.
     pub fn bad_request(hints: Vec<String>) -> Self {
         let detail = "the request has mistakes, see hints";
         Self { hints, ..Self::new(400, "Bad request", detail) }
+    }
+
+    /// Nobody knows who asks.
+    pub fn unauthorized(detail: &'static str) -> Self {
+        Self { asks_for_token: true, ..Self::new(401, "Unauthorized", detail) }
+    }
+
+    /// There is no such thing.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(404, "Not found", detail)
+    }
+
+    /// Too often.
+    pub fn too_many(retry_after_seconds: u32) -> Self {
+        let detail = "this token asks too often; wait as long as Retry-After says";
+        let retry_after_seconds = Some(retry_after_seconds.max(1));
+        Self { retry_after_seconds, ..Self::new(429, "Too many requests", detail) }
     }
 
     /// Too much at once.
@@ -71,7 +101,7 @@ impl From<QueryError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a query failed");
-        Self::unavailable("the catalog can't be reached at the moment")
+        Self::unavailable("the database can't be reached at the moment")
     }
 }
 
@@ -83,6 +113,10 @@ impl IntoResponse for Problem {
         let mut response = (status, content_type, body).into_response();
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.asks_for_token {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use penstock_common::event::UnixMicros;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Api;
@@ -19,6 +20,17 @@ const LIMIT_DEFAULT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
 const KNOWN: [&str; 7] = ["device", "from", "to", "metric", "fleet", "limit", "cursor"];
 
+/// The raw events of a device, as it sent them.
+#[utoipa::path(get, path = "/v1/raw", tag = "events", params(
+    ("device" = String, Query), ("fleet" = Option<String>, Query),
+    ("from" = String, Query, format = DateTime, description = "RFC 3339, included"),
+    ("to" = String, Query, format = DateTime, description = "RFC 3339, not included"),
+    ("metric" = Option<String>, Query, description = "only events that have it"),
+    ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "1,000 by default"),
+    ("cursor" = Option<String>, Query, description = "next_cursor of the page before")),
+    responses((status = 200, body = Answer), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem),
+    (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(super) async fn get(
     State(api): State<Api>,
     Query(parameters): Query<Vec<(String, String)>>,
@@ -92,14 +104,17 @@ fn identify(query: &RawQuery) -> String {
     format!("{device:?} {fleet:?} {metric:?} {from} {to}")
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// Events, as they were sent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RawEvents)]
+pub(super) struct Answer<'a> {
     events: Vec<Event<'a>>,
     next_cursor: Option<String>,
     as_of: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RawEvent)]
 struct Event<'a> {
     event_id: Uuid,
     device_id: &'a str,
@@ -110,12 +125,15 @@ struct Event<'a> {
     effective_time: String,
     received_at: String,
     appended_at: String,
+    #[schema(value_type = Vec<String>)]
     flags: Vec<&'static str>,
     gateway: &'a str,
     epoch: String,
     seq: i64,
+    #[schema(value_type = std::collections::HashMap<String, f64>)]
     metrics: Metrics<'a>,
     /// The event's own bytes.
+    #[schema(value_type = Option<Object>)]
     payload: Option<&'a RawValue>,
 }
 

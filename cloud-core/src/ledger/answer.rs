@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use penstock_common::event::{Epoch, UnixMicros};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::verdict::Verdict;
 use crate::store::ledger::{EpochAnswer, GatewayAnswer, LedgerStore, Question};
@@ -15,7 +16,7 @@ const RANGES_MAX: usize = 1_000;
 const EPOCHS_NAMED_MAX: usize = 5;
 
 /// What became of what was received.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sums {
     /// Everything: the sum of all below.
     pub received: u64,
@@ -51,7 +52,7 @@ impl From<&Verdict> for Sums {
 }
 
 /// The numbers `from_seq` up to but not including `to_seq` of an epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NumberRange {
     /// The epoch, 16 hexadecimal digits.
     pub epoch: String,
@@ -63,11 +64,13 @@ pub struct NumberRange {
     pub numbers: u64,
     /// When the ledger first noticed that they are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub noticed_at: Option<String>,
 }
 
 /// One gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LedgerGateway)]
 pub struct Gateway {
     /// Its name.
     pub gateway: String,
@@ -93,7 +96,8 @@ pub struct Gateway {
 }
 
 /// The whole answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LedgerAnswer)]
 pub struct Answer {
     /// When it was given.
     pub at: String,

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use self::postgres::StoreError;
 
+pub mod access;
 pub mod catalog;
 pub mod compact;
 pub mod dead_letters;
 pub mod files;
+pub mod groups;
 pub mod ledger;
 pub mod object;
+pub mod overview;
 pub mod positions;
 pub mod postgres;
 pub mod publish;

@@ -1,6 +1,7 @@
 //! The core on real parts: Kafka, PostgreSQL, and both kinds of object store. `./dev test` starts
 //! them and says where they are in PENSTOCK_KAFKA, PENSTOCK_PG and PENSTOCK_S3_ENDPOINT.
 
+mod access;
 mod bus;
 mod catalog;
 mod compact;

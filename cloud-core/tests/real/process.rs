@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use cloud_core::access::Role;
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
+use cloud_core::store::access::AccessStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::events::fleet;
 use crate::support::proxy::Proxy;
-use crate::support::{Rig, Store, eventually, http};
+use crate::support::{self, Rig, Store, eventually, http};
 
 fn config(rig: &Rig) -> CoreConfig {
     let mut config = CoreConfig {
@@ -37,7 +39,10 @@ async fn all_roles_in_one_process() {
     let sent = rig.send(&fleet(10, 20)).await;
     rig.drained(&sent).await;
 
-    let (status, body) = http::get(api, "/v1/status").await;
+    assert_eq!(http::get(api, "/v1/status").await.0, 401);
+    let access = AccessStore::new(rig.catalog.pool().clone());
+    let token = support::api::token(&access, Role::Viewer, None).await;
+    let (status, body) = http::get_as(api, &token, "/v1/status").await;
     assert_eq!(status, 200);
     assert!(body.contains("\"rows_published\":200"), "{body}");
     assert_eq!(http::get(admin, "/healthz").await, (200, "ok\n".into()));

@@ -1,34 +1,21 @@
 //! Queries over the API, on what the raw writer stored.
 
-use cloud_core::api::{self, Api, ApiConfig};
-use cloud_core::query::Queries;
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use crate::support::api::TestApi;
 use crate::support::events::{Event, SECOND, T0, fleet};
-use crate::support::{Rig, Running, Store};
+use crate::support::{Rig, Running, Store, http};
 
 /// The API of a rig.
-struct Client {
-    base: String,
-    stop: CancellationToken,
-}
+struct Client(TestApi);
 
 impl Client {
     async fn start(rig: &Rig) -> Self {
-        let queries = Queries::new(rig.catalog.clone(), rig.objects.clone());
-        let router = Api::new(queries, rig.catalog.clone(), &ApiConfig::default()).router();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = listener.local_addr().unwrap().to_string();
-        let stop = CancellationToken::new();
-        tokio::spawn(api::serve(listener, router, stop.clone()));
-        Self { base, stop }
+        Self(TestApi::start(rig, None).await)
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
-        let (status, body) = crate::support::http::get(&self.base, path).await;
-        (status, serde_json::from_str(&body).unwrap())
+        self.0.get(path).await
     }
 
     /// All pages of a query, each with at most `limit` events.
@@ -49,12 +36,6 @@ impl Client {
     async fn ids(&self, query: &str, limit: usize) -> Vec<String> {
         let events = self.pages(query, limit).await.into_iter().flatten();
         events.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 
@@ -111,7 +92,7 @@ async fn pages_and_fields(kind: Store) {
     assert_eq!(event["flags"], serde_json::json!([]));
     // The payload is the event byte for byte.
     let path = format!("/v1/raw?{}", window("dev-0", 10, 11));
-    let (_, body) = crate::support::http::get(&client.base, &path).await;
+    let (_, body) = http::get_as(&client.0.base, &client.0.token, &path).await;
     assert!(body.contains(&format!("\"payload\":{}", events[6].payload())), "{body}");
 
     let (_, status) = client.get("/v1/status").await;

@@ -65,7 +65,7 @@ async fn judged_run(
             stop.cancel();
         });
     }
-    let progress = Progress::start(Arc::clone(&tally), Some(stack.api));
+    let progress = Progress::start(Arc::clone(&tally), Some(stack.api.clone()));
     let config = FleetConfig::mixed(seed, args.devices, args.rate);
     let told = fleet::run(config, stack.gateway_http, Arc::clone(&tally), stop).await;
     progress.end().await;
@@ -80,7 +80,7 @@ async fn judged_run(
 fn where_to_look(stack: &Stack, devices: u32, rate: f64, seed: u64) -> String {
     let now = SystemClock.now().to_rfc3339();
     let (http, admin, api, dir) =
-        (stack.gateway_http, stack.gateway_admin, stack.api, stack.dir.display());
+        (stack.gateway_http, stack.gateway_admin, stack.api.address, stack.dir.display());
     format!(
         r#"
 {devices} simulated devices now send {rate} events/s (seed {seed}). Meanwhile, in another terminal:

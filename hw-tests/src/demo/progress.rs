@@ -1,7 +1,6 @@
 //! The progress display: one line redrawn on a terminal, a plain line every 5 s elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Tally;
-use crate::oracle::api;
+use crate::oracle::api::{self, CoreApi};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -22,7 +21,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Shows `tally`, and what the core at `api` has stored.
-    pub(crate) fn start(tally: Arc<Tally>, api: Option<SocketAddr>) -> Self {
+    pub(crate) fn start(tally: Arc<Tally>, api: Option<CoreApi>) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(show(tally, api, stop.clone()));
         Self { stop, task }
@@ -36,9 +35,9 @@ impl Progress {
     }
 }
 
-async fn show(tally: Arc<Tally>, api: Option<SocketAddr>, stop: CancellationToken) {
+async fn show(tally: Arc<Tally>, api: Option<CoreApi>, stop: CancellationToken) {
     let redraw = std::io::stdout().is_terminal();
-    let client = api.map(api::client);
+    let client = api.as_ref().map(api::client);
     let start = Instant::now();
     let mut ticks = tokio::time::interval(if redraw { REDRAW_EVERY } else { PLAIN_EVERY });
     let mut before = (start, 0);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,6 +21,8 @@ pub struct Client {
     target: SocketAddr,
     host: String,
     timeout: Duration,
+    /// `Authorization`, where there is one.
+    authorization: Option<String>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     permits: Semaphore,
 }
@@ -66,9 +68,16 @@ impl Client {
             target,
             host: target.to_string(),
             timeout,
+            authorization: None,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(connections_max),
         }
+    }
+
+    /// Shows a token with every request.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {token}")), ..self }
     }
 
     /// Posts a body.
@@ -102,6 +111,10 @@ impl Client {
         request: hyper::http::request::Builder,
         body: Bytes,
     ) -> Result<Response, CallError> {
+        let request = match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        };
         let request = request
             .header(HOST, &self.host)
             .body(Full::new(body))

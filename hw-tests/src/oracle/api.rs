@@ -70,9 +70,18 @@ pub struct Position {
     pub next_offset: i64,
 }
 
+/// Where the API is, and a token for it.
+#[derive(Clone, Debug)]
+pub struct CoreApi {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Of the role admin.
+    pub token: String,
+}
+
 /// A client for the API.
-pub fn client(api: SocketAddr) -> Client {
-    Client::new(api, DEVICES_AT_ONCE, TIMEOUT)
+pub fn client(api: &CoreApi) -> Client {
+    Client::new(api.address, DEVICES_AT_ONCE, TIMEOUT).with_token(&api.token)
 }
 
 /// How far the store is.
@@ -90,7 +99,7 @@ pub async fn status(client: &Client) -> anyhow::Result<Status> {
 /// # Errors
 /// When the API does not answer as agreed, or pages are not in order.
 pub async fn read_store(
-    api: SocketAddr,
+    api: &CoreApi,
     told: &ToldFleet,
     checker: &mut Checker<'_>,
 ) -> anyhow::Result<()> {

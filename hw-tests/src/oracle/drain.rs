@@ -27,7 +27,7 @@ pub async fn wait(places: &Places) -> anyhow::Result<()> {
     // Only now: what was in a spool moves these ends.
     let topic = Topic::RawEvents.name(&places.topic_prefix);
     let ends = tokio::task::block_in_place(|| topics::end_offsets(&places.kafka, &topic))?;
-    let client = api::client(places.api);
+    let client = api::client(&places.api);
     loop {
         let status = api::status(&client).await?;
         let behind = behind(&topic, &ends, &status.positions);

@@ -79,7 +79,7 @@ pub async fn ask(client: &Client) -> anyhow::Result<Ledger> {
 /// # Errors
 /// When that does not come about.
 pub async fn settle(places: &Places, truth: &Truth) -> anyhow::Result<Ledger> {
-    let client = api::client(places.api);
+    let client = api::client(&places.api);
     let numbered = (truth.raw_numbers.len() + truth.dead_numbers.len()) as u64;
     let mut progress = Progress::new();
     loop {

@@ -56,7 +56,7 @@ pub async fn list(client: &Client, filter: &str) -> anyhow::Result<Vec<Letter>> 
 /// # Errors
 /// When a letter is missing, stored twice, or invented.
 pub async fn check(places: &Places, truth: &Truth) -> anyhow::Result<()> {
-    let client = api::client(places.api);
+    let client = api::client(&places.api);
     let mut progress = Progress::new();
     let letters = loop {
         let letters = list(&client, "").await?;

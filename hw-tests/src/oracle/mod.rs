@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use self::api::CoreApi;
 use self::checker::{Checker, Tolerance};
 use self::ledger::{Ledger, Sums};
 use self::record::ToldFleet;
@@ -38,7 +39,7 @@ pub struct Places {
     /// The installation's topic prefix.
     pub topic_prefix: String,
     /// The core's API.
-    pub api: SocketAddr,
+    pub api: CoreApi,
     /// The gateways' admin addresses.
     pub gateways: Vec<SocketAddr>,
     /// The database of the rollups.
@@ -57,7 +58,7 @@ pub async fn judge(
 ) -> anyhow::Result<Verdict> {
     drain::wait(places).await.context("wait until the pipeline has drained")?;
     let mut checker = Checker::new(told, tolerance);
-    api::read_store(places.api, told, &mut checker).await.context("read the store")?;
+    api::read_store(&places.api, told, &mut checker).await.context("read the store")?;
     tokio::task::block_in_place(|| topics::read(places, told, &mut checker))
         .context("read the topics")?;
     Ok(checker.finish())

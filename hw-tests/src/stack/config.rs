@@ -126,7 +126,8 @@ impl Wiring<'_> {
             "[kafka]\nbootstrap = {kafka:?}\ntopic_prefix = {prefix:?}\n\
              [catalog]\ndsn = {dsn:?}\n\
              [raw]\nflush_interval_ms = {flush_ms}\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n[api]\nlisten = \"{api}\"\n",
+             [admin]\nlisten = \"127.0.0.1:0\"\n[api]\nlisten = \"{api}\"\n\
+             requests_per_second = 1000000.0\nrequests_burst = 1000000\n",
             kafka = self.config.kafka,
             prefix = self.topic_prefix,
             dsn = self.catalog_dsn,

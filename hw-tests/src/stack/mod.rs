@@ -20,6 +20,7 @@ use self::database::Database;
 pub use self::place::{local_dir, repo_dir};
 use self::process::Process;
 use crate::oracle::Places;
+use crate::oracle::api::CoreApi;
 
 /// A running gateway and its cores.
 pub struct Stack {
@@ -32,7 +33,7 @@ pub struct Stack {
     /// The gateway's health and metrics.
     pub gateway_admin: SocketAddr,
     /// The query API.
-    pub api: SocketAddr,
+    pub api: CoreApi,
     /// The topic prefix.
     pub topic_prefix: String,
     /// Everything of this run: configurations, logs, spool, store.
@@ -108,12 +109,12 @@ impl Stack {
             .args(["run", "--config"])
             .arg(gateway_toml.display().to_string())
             .args(config.gateway_set.iter().flat_map(|set| ["--set", set.as_str()]));
-        let stack = Self {
+        let mut stack = Self {
             gateway,
             cores,
             gateway_http,
             gateway_admin,
-            api,
+            api: CoreApi { address: api, token: String::new() },
             topic_prefix,
             dir,
             s3_bucket,
@@ -122,7 +123,18 @@ impl Stack {
             rollups,
         };
         stack.core_command(&["topics", "apply"]).await?;
+        stack.api.token = stack.create_token("oracle", "admin").await?;
         Ok(stack)
+    }
+
+    /// Makes a token for the API.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn create_token(&self, name: &str, role: &str) -> anyhow::Result<String> {
+        let said = self.core_command(&["tokens", "create", "--name", name, "--role", role]).await?;
+        let token = said.split_whitespace().find(|word| word.starts_with("pst_"));
+        Ok(token.with_context(|| format!("no token in {said:?}"))?.to_owned())
     }
 
     /// Runs a command of the core (`ledger`, `rebuild`, …) with the stack's configuration, to its
@@ -159,7 +171,7 @@ impl Stack {
         Places {
             kafka: self.config.kafka.clone(),
             topic_prefix: self.topic_prefix.clone(),
-            api: self.api,
+            api: self.api.clone(),
             gateways: vec![self.gateway_admin],
             rollup_dsn: self.rollups.as_ref().unwrap_or(&self.catalog).dsn.clone(),
         }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::cursor::LetterCursor;
 use super::{FILTERS, Summary, check, identify, set, summary};
@@ -25,14 +26,17 @@ struct Page {
     cursor: Option<LetterCursor>,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// Dead letters, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
+pub(in crate::api) struct Answer<'a> {
     dead_letters: Vec<Listed<'a>>,
     next_cursor: Option<String>,
     as_of: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterListed)]
 struct Listed<'a> {
     #[serde(flatten)]
     summary: Summary<'a>,
@@ -40,6 +44,19 @@ struct Listed<'a> {
     detail_preview: &'a str,
 }
 
+/// The dead letters, newest first.
+#[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", params(
+    ("reason" = Option<String>, Query), ("stage" = Option<String>, Query),
+    ("gateway" = Option<String>, Query), ("fleet" = Option<String>, Query),
+    ("device" = Option<String>, Query),
+    ("state" = Option<String>, Query, description = "open, replayed or resolved"),
+    ("from" = Option<String>, Query, format = DateTime, description = "RFC 3339, included"),
+    ("to" = Option<String>, Query, format = DateTime, description = "RFC 3339, not included"),
+    ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "100 by default"),
+    ("cursor" = Option<String>, Query, description = "next_cursor of the page before")),
+    responses((status = 200, body = Answer), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem),
+    (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(in crate::api) async fn get(
     State(api): State<Api>,
     Query(parameters): Query<Vec<(String, String)>>,

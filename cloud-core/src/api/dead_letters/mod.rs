@@ -12,6 +12,7 @@ pub(super) mod replay;
 use penstock_common::event::{Epoch, UnixMicros};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::store::dead_letters::IndexedLetter;
@@ -70,7 +71,8 @@ fn check(filter: &Filter) -> Result<(), String> {
 }
 
 /// A letter as the index knows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterSummary)]
 struct Summary<'a> {
     id: String,
     state: &'static str,
@@ -93,6 +95,7 @@ struct Summary<'a> {
     resolved_at: Option<String>,
     refused_at: Option<String>,
     /// Why the last replay refused it.
+    #[schema(value_type = Option<Object>)]
     refusal: Option<Value>,
 }
 

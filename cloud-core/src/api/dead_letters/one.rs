@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{Summary, summary};
 use crate::api::Api;
@@ -15,11 +16,14 @@ use crate::deadletter::letter::Letter;
 use crate::deadletter::replay::read;
 use crate::store::dead_letters::Place;
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// All that is known of a dead letter.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
+pub(in crate::api) struct Answer<'a> {
     #[serde(flatten)]
     summary: Summary<'a>,
     /// As JSON where it is JSON, else as text.
+    #[schema(value_type = Value)]
     detail: Detail<'a>,
     source: Option<String>,
     traceparent: Option<&'a str>,
@@ -37,19 +41,27 @@ enum Detail<'a> {
 }
 
 /// Bytes as text where they are UTF-8, else in base64.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeadLetterBytes)]
 #[serde(rename_all = "snake_case")]
 enum Bytes<'a> {
     Text(&'a str),
     Base64(String),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterHeader)]
 struct Header<'a> {
     name: &'a str,
     value: Bytes<'a>,
 }
 
+/// All that is known of a dead letter, and its original bytes.
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", tag = "dead letters", params(
+    ("id" = String, Path, description = "topic:partition:offset, as in the list")),
+    responses((status = 200, body = Answer), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+    (status = 429, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(in crate::api) async fn get(
     State(api): State<Api>,
     Path(id): Path<String>,

@@ -3,16 +3,18 @@
 //! state means open letters; they are taken oldest first.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::extract::rejection::StringRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::cursor::LetterCursor;
 use super::{FILTERS, check, identify, set};
+use crate::access::Identity;
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::deadletter::decide::Refusal;
@@ -26,8 +28,6 @@ const LETTERS_MAX: usize = 10_000;
 const KNOWN: [&str; 5] = ["ids", "filter", "limit", "cursor", "dry_run"];
 /// Of a request so much is kept in the audit.
 const AUDIT_BYTES_MAX: usize = 8 << 10;
-/// Who asks, as long as the API knows nobody.
-const WHO: &str = "api";
 
 /// A request, read.
 #[derive(Debug, PartialEq)]
@@ -42,8 +42,10 @@ enum Which {
     Filter { filter: Filter, limit: usize, cursor: Option<LetterCursor> },
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What became of the letters.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replayed)]
+pub(in crate::api) struct Answer<'a> {
     /// In the audit; none for a dry run.
     replay_id: Option<Uuid>,
     dry_run: bool,
@@ -54,20 +56,50 @@ struct Answer<'a> {
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayedLetter)]
 struct Status<'a> {
     id: String,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     schema_version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, required = false)]
     refusal: Option<&'a Refusal>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<&'static str>,
 }
 
+/// What is to be replayed: ids, or a filter with a limit.
+#[derive(ToSchema)]
+#[schema(as = ReplayRequest)]
+#[allow(dead_code, reason = "the schema of what is parsed by hand, to name all mistakes")]
+pub(in crate::api) struct Request {
+    /// As in the list; or else `filter`.
+    #[schema(nullable = false)]
+    ids: Option<Vec<String>>,
+    /// As the parameters of the list; {} for all open letters.
+    #[schema(value_type = Object, required = false)]
+    filter: Option<Map<String, Value>>,
+    #[schema(nullable = false, minimum = 1, maximum = 10000)]
+    limit: Option<u32>,
+    cursor: Option<String>,
+    /// Only decides.
+    #[schema(nullable = false)]
+    dry_run: Option<bool>,
+}
+
+/// Holds dead letters against admission again, and sends what passes.
+#[utoipa::path(post, path = "/v1/dead-letters/replay", tag = "dead letters",
+    request_body = Request, responses((status = 200, body = Answer), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 413, body = Problem),
+    (status = 429, body = Problem), (status = 500, body = Problem), (status = 503, body = Problem),
+    (status = 504, body = Problem)))]
 pub(in crate::api) async fn post(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
 ) -> Result<Response, Problem> {
@@ -99,7 +131,7 @@ pub(in crate::api) async fn post(
         }
     };
     let text = penstock_common::admit::cut(body.replace('\0', ""), AUDIT_BYTES_MAX);
-    let request = ReplayRequest { selection, dry_run: asked.dry_run, who: WHO.into(), text };
+    let request = ReplayRequest { selection, dry_run: asked.dry_run, who: who.name.to_string(), text };
     // On its own: a client that goes away does not leave a replay half noted.
     let replay = tokio::spawn(async move {
         let _slot = slot;

@@ -9,11 +9,13 @@ use super::BusError;
 mod admin;
 mod consumer;
 mod producer;
+mod tail;
 mod worker;
 
 pub use admin::KafkaAdmin;
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
+pub use tail::{Tailed, tail};
 
 /// Where Kafka is and how topics are made.
 #[derive(Clone, Debug, Deserialize)]

@@ -365,7 +365,8 @@ impl Worker {
     }
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Record {
+/// A copy of a message.
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let append_time = UnixMicros(message.timestamp().to_millis().unwrap_or(0) * 1_000);
     let headers = message.headers();
     let headers = headers.iter().flat_map(|headers| headers.iter());

@@ -35,6 +35,7 @@ mod partitions;
 pub mod rebuild;
 pub mod request;
 mod rows;
+pub mod serve;
 mod series;
 mod types;
 mod value;

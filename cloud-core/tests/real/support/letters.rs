@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloud_core::api::{self, Api, ApiConfig};
 use cloud_core::bus::Consumer;
 use cloud_core::bus::kafka::KafkaConsumer;
 use cloud_core::deadletter::letter::Letter;
@@ -37,13 +36,13 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::api::TestApi;
 use super::events::{SECOND, T0};
-use super::{Rig, eventually, http};
+use super::{Rig, eventually};
 
 /// A letter to be sent.
 #[derive(Clone, Debug)]
@@ -291,43 +290,24 @@ impl Rig {
 }
 
 /// The API of a rig, with replays.
-pub(crate) struct LetterApi {
-    base: String,
-    stop: CancellationToken,
-}
+pub(crate) struct LetterApi(TestApi);
 
 impl LetterApi {
     pub(crate) async fn start(rig: &Rig, replayer: Replayer) -> Self {
-        let queries = Queries::new(rig.catalog.clone(), rig.objects.clone());
-        let api = Api::new(queries, rig.catalog.clone(), &ApiConfig::default());
-        let router = api.with_replays(replayer).router();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = listener.local_addr().unwrap().to_string();
-        let stop = CancellationToken::new();
-        tokio::spawn(api::serve(listener, router, stop.clone()));
-        Self { base, stop }
+        Self(TestApi::start(rig, Some(replayer)).await)
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
-        let (status, body) = http::get(&self.base, path).await;
-        (status, serde_json::from_str(&body).unwrap())
+        self.0.get(path).await
     }
 
     pub(crate) async fn replay(&self, json: &Value) -> (u16, Value) {
-        let path = "/v1/dead-letters/replay";
-        let (status, body) = http::post(&self.base, path, &json.to_string()).await;
-        (status, serde_json::from_str(&body).unwrap())
+        self.0.post("/v1/dead-letters/replay", json).await
     }
 
     pub(crate) async fn one(&self, id: &str) -> Value {
         let (status, letter) = self.get(&format!("/v1/dead-letters/{id}")).await;
         assert_eq!(status, 200, "{letter}");
         letter
-    }
-}
-
-impl Drop for LetterApi {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }

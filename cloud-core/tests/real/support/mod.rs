@@ -23,6 +23,7 @@ use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) mod api;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod letters;

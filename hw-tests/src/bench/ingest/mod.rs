@@ -93,7 +93,7 @@ async fn measure(
     let before = (stack.gateway.usage(), stack.cores[0].usage(), Usage::own());
     let started = Instant::now();
     let tally = Arc::new(Tally::default());
-    let progress = Progress::start(Arc::clone(&tally), Some(stack.api));
+    let progress = Progress::start(Arc::clone(&tally), Some(stack.api.clone()));
     let fleet = FleetConfig::plain(seed, devices, args.rate, batch);
     let told = fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop).await;
     let took = started.elapsed();
@@ -111,7 +111,7 @@ async fn measure(
     stack.check_alive()?;
     let verdict = oracle::judge(&stack.places(), &told, Tolerance::default()).await?;
     tally.check()?;
-    let status = api::status(&api::client(stack.api)).await?;
+    let status = api::status(&api::client(&stack.api)).await?;
     let raw_events = Topic::RawEvents.name(&stack.topic_prefix);
     Ok(Report {
         rate_wanted: args.rate,
