@@ -20,9 +20,7 @@ pub(super) fn stream(stats: &[&str], points: &[Point]) -> Result<Vec<u8>, ArrowE
     let mut columns: Vec<(&str, ArrayRef)> = vec![("at", at)];
     for name in stats {
         let column: ArrayRef = match *name {
-            "count" => {
-                Arc::new(Int64Array::from_iter_values(points.iter().map(|p| p.row.count)))
-            }
+            "count" => Arc::new(Int64Array::from_iter_values(points.iter().map(|p| p.row.count))),
             name => {
                 let values = points.iter().map(|point| stat(&point.row, name));
                 Arc::new(Float64Array::from_iter_values(values))

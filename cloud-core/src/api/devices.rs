@@ -80,16 +80,16 @@ pub(super) async fn get(
     drop(members);
     let more = found.len() > limit;
     found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|last| {
-        cursor::encode(&[&last.fleet, &last.device], &question)
-    });
+    let next_cursor = found
+        .last()
+        .filter(|_| more)
+        .map(|last| cursor::encode(&[&last.fleet, &last.device], &question));
     let live = api.live.as_ref().map(crate::live::stage::Live::lock);
     let devices = found
         .into_iter()
         .map(|known| {
-            let seen = live.as_ref().and_then(|live| {
-                live.window.last_seen(&known.fleet, &known.device)
-            });
+            let seen =
+                live.as_ref().and_then(|live| live.window.last_seen(&known.fleet, &known.device));
             Device {
                 last_seen: seen.map(|ms| UnixMicros(ms.saturating_mul(1_000)).to_rfc3339()),
                 fleet: known.fleet,

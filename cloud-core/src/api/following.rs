@@ -152,7 +152,10 @@ async fn asked(
     match (fleet, device, group) {
         (Some(_), Some(_), None) | (None, None, Some(_)) => {}
         (Some(_), None, None) if fleet_is_enough => {}
-        _ => parameters.problems.push("fleet, device, group: want fleet and device, or group".into()),
+        _ => {
+            let want = "fleet, device, group: want fleet and device, or group";
+            parameters.problems.push(want.into());
+        }
     }
     let live = live(api)?;
     let mut metrics = Vec::new();

@@ -194,8 +194,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Groups, Problem> {
         "application/json" => parse::json(text).map_err(Problem::bad_request),
         "text/csv" => parse::csv(text).map_err(Problem::bad_request),
         other => {
-            let detail =
-                format!("Content-Type {other:?}: want application/json or text/csv");
+            let detail = format!("Content-Type {other:?}: want application/json or text/csv");
             Err(Problem::new(415, "Unsupported media type", detail))
         }
     }

@@ -94,7 +94,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 }
 
 async fn check(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let who = match identify(&gate.guard.identities, &request).await {
+    // The body can't be shared between threads, so that no reference to it may wait.
+    let (headers, is_safe) = (request.headers().clone(), request.method().is_safe());
+    let who = match identify(&gate.guard.identities, &headers, is_safe).await {
         Ok(who) => who,
         Err(problem) => return problem.into_response(),
     };
@@ -126,8 +128,11 @@ fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
     }
 }
 
-async fn identify(identities: &Identities, request: &Request) -> Result<Identity, Problem> {
-    let headers = request.headers();
+async fn identify(
+    identities: &Identities,
+    headers: &HeaderMap,
+    is_safe: bool,
+) -> Result<Identity, Problem> {
     let (secret, by_cookie) = match (bearer(headers)?, session(headers)) {
         (Some(token), _) => (Some(token), false),
         (None, session) => (session, true),
@@ -137,7 +142,7 @@ async fn identify(identities: &Identities, request: &Request) -> Result<Identity
             "no token: send Authorization: Bearer <token>; `cloud-core tokens create` makes one",
         ));
     };
-    if by_cookie && !request.method().is_safe() && !headers.contains_key(REQUEST_HEADER) {
+    if by_cookie && !is_safe && !headers.contains_key(REQUEST_HEADER) {
         let detail = "a change by the session's cookie needs the header X-Penstock-Request: 1";
         return Err(Problem::new(403, "Forbidden", detail));
     }

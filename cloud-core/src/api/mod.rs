@@ -214,12 +214,7 @@ impl Api {
             .on(Method::GET, "/v1/raw", analyst, get(raw::get))
             .on(Method::GET, "/v1/dead-letters", analyst, get(dead_letters::list::get))
             .on(Method::GET, "/v1/dead-letters/{id}", analyst, get(dead_letters::one::get))
-            .on(
-                Method::POST,
-                "/v1/dead-letters/replay",
-                admin,
-                post(dead_letters::replay::post),
-            )
+            .on(Method::POST, "/v1/dead-letters/replay", admin, post(dead_letters::replay::post))
             .on(Method::GET, "/v1/ledger", analyst, get(ledger::get))
             .on(Method::GET, "/v1/audit", admin, get(audit::get))
             .on(Method::GET, "/v1/openapi.json", open, get(openapi::get))

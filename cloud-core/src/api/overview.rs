@@ -41,7 +41,7 @@ pub(super) struct Overview {
     gateways: Option<Vec<Gateway>>,
     dead_letters: Option<DeadLetters>,
     ledger: Option<Ledger>,
-    /// What is away, and what is missing for that.
+    /// What is away: the name of the part, and why.
     problems: Vec<String>,
 }
 
@@ -97,7 +97,9 @@ struct Ledger {
 
 /// What the databases said, for all who ask.
 #[derive(Clone, Default)]
-pub(super) struct Remembered(Arc<Mutex<Option<(Instant, Arc<Stored>)>>>);
+pub(super) struct Remembered(Arc<Mutex<Option<Answer>>>);
+
+type Answer = (Instant, Arc<Stored>);
 
 #[derive(Default)]
 struct Stored {
@@ -112,7 +114,7 @@ struct Stored {
 #[utoipa::path(get, path = "/v1/overview", tag = "live", responses((status = 200, body = Overview),
     (status = 401, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn get(State(api): State<Api>) -> Json<Overview> {
-    let stored = stored(&api).await;
+    let stored = Box::pin(stored(&api)).await;
     let now = SystemClock.now();
     let mut problems = stored.problems.clone();
     let (mut rate, mut devices, mut delays) = (None, None, None);
@@ -124,7 +126,7 @@ pub(super) async fn get(State(api): State<Api>) -> Json<Overview> {
             devices = Some(inner.window.devices() as u64);
             delays = inner.delays(now_ms);
         }
-        None => problems.push("this process has no live view".to_owned()),
+        None => problems.push("live_devices: this process has no live view".to_owned()),
     }
     let spool_delay = stored.gateways.as_ref().map(|gateways| {
         gateways.iter().filter_map(|gateway| gateway.oldest_age).max().unwrap_or(0) / 1_000
@@ -172,23 +174,18 @@ async fn stored(api: &Api) -> Arc<Stored> {
         patiently(api.catalog.open_dead_letters(REASONS_MAX)),
         patiently(ledger.totals()),
     );
-    let mut away = Vec::new();
-    let mut note = |what: &str, error: Option<String>| {
+    let mut note = |part: &str, error: Option<String>| {
         if let Some(error) = error {
-            away.push(what.to_owned());
-            tracing::warn!(what, error, "the overview is without it");
+            tracing::warn!(part, error, "the overview is without it");
+            stored
+                .problems
+                .push(format!("{part}: the catalog's database does not answer; it is asked again"));
         }
     };
-    note("stored rows", totals.as_ref().err().cloned());
+    note("stored_rows", totals.as_ref().err().cloned());
     note("gateways", gateways.as_ref().err().cloned());
-    note("dead letters", reasons.as_ref().err().cloned());
-    note("the ledger", ledger.as_ref().err().cloned());
-    if !away.is_empty() {
-        stored.problems.push(format!(
-            "the catalog's database does not answer: {} can't be shown; it is asked again",
-            away.join(", ")
-        ));
-    }
+    note("dead_letters", reasons.as_ref().err().cloned());
+    note("ledger", ledger.as_ref().err().cloned());
     stored.rows = totals.ok().map(|totals| totals.rows);
     stored.gateways = gateways.ok();
     stored.reasons = reasons.ok();

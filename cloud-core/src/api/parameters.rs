@@ -11,11 +11,7 @@ pub(super) struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     /// Of which only these names are known, and those in `repeatable` may come more than once.
-    pub(super) fn new(
-        given: &'a [(String, String)],
-        known: &[&str],
-        repeatable: &[&str],
-    ) -> Self {
+    pub(super) fn new(given: &'a [(String, String)], known: &[&str], repeatable: &[&str]) -> Self {
         let mut problems = Vec::new();
         for (number, (name, value)) in given.iter().enumerate() {
             if !known.contains(&name.as_str()) {
@@ -140,7 +136,9 @@ mod tests {
         assert_eq!(parameters.limit(7, 10), 7);
         parameters.required("device", "press-1");
         let problems = parameters.problems;
-        for name in ["colour:", "q:", "limit: given", "limit: want", "from: not", "to: missing", "device:"] {
+        for name in
+            ["colour:", "q:", "limit: given", "limit: want", "from: not", "to: missing", "device:"]
+        {
             assert!(problems.iter().any(|p| p.starts_with(name)), "{name} in {problems:?}");
         }
         assert_eq!(problems.len(), 7);

@@ -155,7 +155,9 @@ fn parse(given: &[(String, String)]) -> Result<Asked<'_>, Problem> {
             parameters.problems.push("device, group: one of them, not both".into());
         }
         (Some(_), None, Some(_)) => {
-            parameters.problems.push("fleet, group: a group may be of several fleets; leave fleet out".into());
+            parameters
+                .problems
+                .push("fleet, group: a group may be of several fleets; leave fleet out".into());
         }
         (None, _, None) => parameters.problems.push("fleet: missing, e.g. fleet=press-line".into()),
         _ => {}
@@ -171,13 +173,16 @@ fn parse(given: &[(String, String)]) -> Result<Asked<'_>, Problem> {
     let resolution = resolution.unwrap_or(Resolution::Auto);
     let wanted: Vec<&str> = parameters.list("stat").collect();
     if let Some(wrong) = wanted.iter().find(|stat| !STATS.contains(stat)) {
-        parameters.problems.push(format!("stat: unknown {wrong:?}; known are {}", STATS.join(", ")));
+        parameters
+            .problems
+            .push(format!("stat: unknown {wrong:?}; known are {}", STATS.join(", ")));
     }
     let is_wanted = |stat: &&str| wanted.is_empty() || wanted.contains(stat);
     let stats = STATS.into_iter().filter(is_wanted).collect();
     let limit = parameters.limit(AUTO_POINTS_MAX as usize, LIMIT_MAX);
     // Pages of a chain have the width of the first: it follows from the range, not the cursor.
-    let question = format!("series {metric:?} {fleet:?} {device:?} {group:?} {range:?} {resolution:?}");
+    let question =
+        format!("series {metric:?} {fleet:?} {device:?} {group:?} {range:?} {resolution:?}");
     let cursor = parameters.cursor(&question);
     let begin = cursor.and_then(|keys| keys.first()?.parse().ok()).unwrap_or(range.0);
     let asked =
@@ -202,7 +207,8 @@ async fn answer(api: &Api, asked: &Asked<'_>) -> Result<(Table, Page), Problem> 
             (rows.await?, None)
         }
         None => {
-            let (fleet, device) = (asked.fleet.unwrap_or_default(), asked.device.unwrap_or_default());
+            let (fleet, device) =
+                (asked.fleet.unwrap_or_default(), asked.device.unwrap_or_default());
             let name = (fleet, device, asked.metric.as_str());
             let rows = api.rollups.series_rows(table, name, rest, asked.limit + 1).await?;
             let closed = match asked.device {
@@ -279,7 +285,11 @@ fn csv(stats: &[&str], page: &Page) -> String {
     text
 }
 
-fn with_cursor(next: Option<String>, content_type: &'static str, body: impl IntoResponse) -> Response {
+fn with_cursor(
+    next: Option<String>,
+    content_type: &'static str,
+    body: impl IntoResponse,
+) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -10,9 +10,9 @@ use penstock_common::event::UnixMicros;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::guard::{COOKIE, session};
 use super::problem::Problem;
-use super::Api;
 use crate::access::Identity;
 use crate::access::secret::{Kind, Secret};
 
@@ -108,7 +108,9 @@ mod tests {
     fn the_cookie_is_for_this_site_and_no_script() {
         let mut headers = HeaderMap::new();
         let plain = cookie(&headers, "x", 60);
-        assert!(plain.contains("HttpOnly; SameSite=Strict; Max-Age=60") && !plain.contains("Secure"));
+        assert!(
+            plain.contains("HttpOnly; SameSite=Strict; Max-Age=60") && !plain.contains("Secure")
+        );
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
         assert!(cookie(&headers, "x", 60).ends_with("; Secure"));
     }

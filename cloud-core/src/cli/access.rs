@@ -128,7 +128,10 @@ pub async fn tokens(config: &CoreConfig, command: Tokens) -> anyhow::Result<()> 
             store.create_token(&token, &secret.hash(), &who()).await?;
             // Alone on standard output, for scripts.
             println!("{}", secret.reveal());
-            eprintln!("token {} for {:?}, role {role}; it is shown only now", token.token_id, token.name);
+            eprintln!(
+                "token {} for {:?}, role {role}; it is shown only now",
+                token.token_id, token.name
+            );
         }
         Tokens::List { .. } => {
             let now = SystemClock.now().0;

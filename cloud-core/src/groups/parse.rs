@@ -102,10 +102,14 @@ pub fn json(text: &str) -> Result<Groups, Vec<String>> {
 /// # Errors
 /// With what is wrong.
 pub fn csv(text: &str) -> Result<Groups, Vec<String>> {
-    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(text.as_bytes());
+    let mut reader =
+        ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| vec![format!("CSV: {error}")])?;
-    let columns: BTreeMap<&str, usize> =
-        header.iter().enumerate().map(|(at, name)| (name.trim_start_matches('\u{feff}'), at)).collect();
+    let columns: BTreeMap<&str, usize> = header
+        .iter()
+        .enumerate()
+        .map(|(at, name)| (name.trim_start_matches('\u{feff}'), at))
+        .collect();
     let (Some(&group), Some(&fleet), Some(&device)) =
         (columns.get("group"), columns.get("fleet"), columns.get("device"))
     else {
@@ -149,7 +153,8 @@ mod tests {
         )
         .unwrap();
         let from_csv =
-            csv("\u{feff}device,group,fleet\r\na,\"hall 2\",f\r\nb,hall 2,f\r\na,all,f\r\n").unwrap();
+            csv("\u{feff}device,group,fleet\r\na,\"hall 2\",f\r\nb,hall 2,f\r\na,all,f\r\n")
+                .unwrap();
         assert_eq!(from_json, from_csv);
         assert_eq!(from_json["hall 2"], [device("f", "a"), device("f", "b")]);
     }

@@ -139,8 +139,8 @@ mod tests {
         let mut feed = Feed::default();
         let one = Wanted::Device { fleet: "f".into(), device: "a".into() };
         let some = Wanted::Devices([("f".into(), "b".into()), ("g".into(), "a".into())].into());
-        let mut following = [one, some, Wanted::Fleet("f".into())]
-            .map(|wanted| feed.follow(wanted, 3).unwrap());
+        let mut following =
+            [one, some, Wanted::Fleet("f".into())].map(|wanted| feed.follow(wanted, 3).unwrap());
         assert!(feed.follow(Wanted::Fleet("f".into()), 3).is_none(), "too many");
         for (fleet, device) in [("f", "a"), ("f", "b"), ("g", "a"), ("g", "b")] {
             publish(&feed, fleet, device);

@@ -43,6 +43,14 @@ pub struct Inner {
     pub has_rewound: bool,
 }
 
+/// What is kept of a record.
+struct Taken {
+    fleet: Arc<str>,
+    device: Arc<str>,
+    sample: Arc<Sample>,
+    appended_ms: i64,
+}
+
 impl Inner {
     /// The delays of the last seconds.
     pub fn delays(&mut self, now_ms: i64) -> Option<Delays> {
@@ -134,7 +142,7 @@ impl Live {
         let newest = records.iter().map(|record| record.append_time.0 / 1_000).max();
         // Once what comes is of the present, what lies before it has been read.
         inner.has_rewound |= newest.is_some_and(|newest| newest >= now_ms - 1_000);
-        for (fleet, device, sample, appended_ms) in read {
+        for Taken { fleet, device, sample, appended_ms } in read {
             if !inner.window.insert(&fleet, &device, Sample::clone(&sample)) {
                 continue;
             }
@@ -147,7 +155,7 @@ impl Live {
     }
 
     /// What is kept of a record; none of one that can't be read, which the raw writer buries.
-    fn read(&self, record: &Record) -> Option<(Arc<str>, Arc<str>, Arc<Sample>, i64)> {
+    fn read(&self, record: &Record) -> Option<Taken> {
         let meta = decode_event(record.headers()).ok()?;
         let parsed = parse(record.payload()).ok()?;
         let time = effective_time(parsed.event_time, meta.received_at, meta.flags);
@@ -160,7 +168,8 @@ impl Live {
             values: values.collect(),
         };
         let appended_ms = record.append_time.0.div_euclid(1_000);
-        Some((meta.fleet, parsed.device_id.as_ref().into(), Arc::new(sample), appended_ms))
+        let device = parsed.device_id.as_ref().into();
+        Some(Taken { fleet: meta.fleet, device, sample: Arc::new(sample), appended_ms })
     }
 }
 

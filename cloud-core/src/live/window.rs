@@ -126,7 +126,12 @@ impl Window {
     }
 
     /// A device's points by metric, ascending; all metrics when none are named.
-    pub fn points(&self, fleet: &str, device: &str, metrics: &[Metric]) -> BTreeMap<Metric, Points> {
+    pub fn points(
+        &self,
+        fleet: &str,
+        device: &str,
+        metrics: &[Metric],
+    ) -> BTreeMap<Metric, Points> {
         let mut points: BTreeMap<Metric, Points> = BTreeMap::new();
         let oldest = self.now_ms.saturating_sub(WINDOW_MS);
         for sample in self.samples(fleet, device).filter(|sample| sample.at_ms > oldest) {

@@ -26,19 +26,15 @@ pub(super) async fn run(
     let schemas = SchemaSet::baked()?;
     let live = Live::new(CountedMetrics::new(&schemas), shared.config.live.clone());
     // Both end with this future. The API serves while the rollups' database is away.
-    let _following = AbortOnDropHandle::new(tokio::spawn(follow(
-        live.clone(),
-        shared.clone(),
-        stop.clone(),
-    )));
+    let _following =
+        AbortOnDropHandle::new(tokio::spawn(follow(live.clone(), shared.clone(), stop.clone())));
     let (rollups, stop_too) = (shared.rollups.clone(), stop.clone());
     let _migrating = AbortOnDropHandle::new(tokio::spawn(async move {
         super::rollup::migrate(&rollups, &stop_too).await
     }));
     let Shared { config, catalog, objects, rollups, readiness, .. } = shared;
     let listener = TcpListener::from_std(listener.try_clone()?)?;
-    let stores =
-        Stores { queries: Queries::new(catalog.clone(), objects), catalog, rollups };
+    let stores = Stores { queries: Queries::new(catalog.clone(), objects), catalog, rollups };
     readiness.ready(Role::Api.name());
     let (router, _) = Api::new(stores, &schemas, &config.api)
         .with_replays(replayer)

@@ -1,6 +1,6 @@
 //! Tokens, sessions and the audit log, in the catalog's database.
 
-use deadpool_postgres::{GenericClient, Pool};
+use deadpool_postgres::{Pool, Transaction};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -74,17 +74,17 @@ fn identity(row: &Row) -> Result<Identity, StoreError> {
     Ok(Identity { token_id: row.get(0), name: name.into(), role, expires_at: row.get(3) })
 }
 
-/// Notes an action in the transaction (or on the connection) of its effect.
+/// Notes an action in the transaction of its effect.
 ///
 /// # Errors
 /// When Postgres is away.
 pub(super) async fn note(
-    client: &impl GenericClient,
+    transaction: &Transaction<'_>,
     action: &Action<'_>,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO audit_entry (who, token_id, action, detail) VALUES ($1, $2, $3, $4)";
     let Action { who, token_id, action, detail } = action;
-    client.execute(sql, &[who, token_id, action, detail]).await?;
+    transaction.execute(sql, &[who, token_id, action, detail]).await?;
     Ok(())
 }
 
@@ -186,7 +186,7 @@ impl AccessStore {
             });
             let detail = detail.to_string();
             let action = Action { who, token_id: None, action: "tokens.create", detail: &detail };
-            note(&*transaction, &action).await?;
+            note(&transaction, &action).await?;
             transaction.commit().await?;
             Ok(())
         })
@@ -208,7 +208,7 @@ impl AccessStore {
                 let detail = serde_json::json!({ "token_id": token_id }).to_string();
                 let action =
                     Action { who, token_id: None, action: "tokens.revoke", detail: &detail };
-                note(&*transaction, &action).await?;
+                note(&transaction, &action).await?;
             }
             transaction.commit().await?;
             Ok(revoked)

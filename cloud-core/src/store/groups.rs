@@ -69,9 +69,7 @@ impl GroupStore {
             let mut client = self.pool.get().await?;
             let transaction = client.transaction().await?;
             // One import after the other: two at once would mix.
-            transaction
-                .execute("LOCK TABLE device_group IN SHARE ROW EXCLUSIVE MODE", &[])
-                .await?;
+            transaction.execute("LOCK TABLE device_group IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
             let mut imported = write(&transaction, groups, how).await?;
             let sql = "SELECT (SELECT count(*) FROM device_group), \
                               (SELECT count(*) FROM device_group_member)";
@@ -91,7 +89,7 @@ impl GroupStore {
                 },
                 detail: &detail.to_string(),
             };
-            note(&*transaction, &action).await?;
+            note(&transaction, &action).await?;
             transaction.commit().await?;
             Ok(imported)
         })
@@ -138,8 +136,7 @@ impl GroupStore {
             let sql = "SELECT fleet, device FROM device_group_member WHERE group_id = $1 \
                        AND (fleet, device) > ($2, $3) ORDER BY fleet, device LIMIT $4";
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows =
-                client.query(sql, &[&group, &after.fleet, &after.device, &limit]).await?;
+            let rows = client.query(sql, &[&group, &after.fleet, &after.device, &limit]).await?;
             let device = |row: &Row| DeviceName { fleet: row.get(0), device: row.get(1) };
             Ok(Some(rows.iter().map(device).collect()))
         })

@@ -136,8 +136,7 @@ async fn a_revoked_token_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_too_often_is_told_when_to_come_back() {
     let rig = Rig::new(Store::Directory).await;
-    let config =
-        ApiConfig { requests_per_second: 0.5, requests_burst: 3, ..ApiConfig::default() };
+    let config = ApiConfig { requests_per_second: 0.5, requests_burst: 3, ..ApiConfig::default() };
     let api = TestApi::with(&rig, None, &config).await;
     let authorization = format!("Bearer {}", api.token);
     let headers = [("Authorization", authorization.as_str())];
@@ -189,7 +188,9 @@ async fn changes_are_in_the_audit_log_and_stay_there() {
         rest["entries"].as_array().unwrap().iter().filter_map(|e| e["action"].as_str()).collect();
     assert_eq!(actions, ["groups.replace", "tokens.create"]);
     let database = rig.database.client().await;
-    for sql in ["DELETE FROM audit_entry", "UPDATE audit_entry SET who = 'x'", "TRUNCATE audit_entry"] {
+    for sql in
+        ["DELETE FROM audit_entry", "UPDATE audit_entry SET who = 'x'", "TRUNCATE audit_entry"]
+    {
         let error = database.batch_execute(sql).await.unwrap_err();
         assert!(error.as_db_error().unwrap().message().contains("append-only"), "{sql}");
     }

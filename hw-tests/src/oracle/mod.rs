@@ -11,6 +11,7 @@ pub mod letters;
 pub mod naive;
 pub mod record;
 pub mod rollups;
+pub mod serving;
 pub mod topics;
 pub mod truth;
 pub mod verdict;

@@ -3,8 +3,8 @@
 //! state means open letters; they are taken oldest first.
 
 use axum::Json;
-use axum::extract::{Extension, State};
 use axum::extract::rejection::StringRejection;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -131,7 +131,8 @@ pub(in crate::api) async fn post(
         }
     };
     let text = penstock_common::admit::cut(body.replace('\0', ""), AUDIT_BYTES_MAX);
-    let request = ReplayRequest { selection, dry_run: asked.dry_run, who: who.name.to_string(), text };
+    let request =
+        ReplayRequest { selection, dry_run: asked.dry_run, who: who.name.to_string(), text };
     // On its own: a client that goes away does not leave a replay half noted.
     let replay = tokio::spawn(async move {
         let _slot = slot;

@@ -35,8 +35,8 @@ mod partitions;
 pub mod rebuild;
 pub mod request;
 mod rows;
-pub mod serve;
 mod series;
+pub mod serve;
 mod types;
 mod value;
 

@@ -74,7 +74,11 @@ impl Drop for Unanswered {
 }
 
 impl RollupStore {
-    async fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+    async fn ask(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
         in_time(async {
             let client = self.client().await?;
             let statement = client.prepare_cached(sql).await?;
@@ -221,7 +225,11 @@ impl RollupStore {
     ///
     /// # Errors
     /// When Postgres is away.
-    pub async fn closed_through(&self, fleet: &str, device: &str) -> Result<Option<i64>, StoreError> {
+    pub async fn closed_through(
+        &self,
+        fleet: &str,
+        device: &str,
+    ) -> Result<Option<i64>, StoreError> {
         let sql = "SELECT closed_through FROM device_state WHERE fleet = $1 AND device = $2";
         let rows = self.ask(sql, &[&fleet, &device]).await?;
         Ok(rows.first().map(|row| row.get(0)))

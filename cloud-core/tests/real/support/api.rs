@@ -23,7 +23,6 @@ pub(crate) struct TestApi {
     /// Of the role admin.
     pub(crate) token: String,
     pub(crate) routes: Vec<Route>,
-    pub(crate) rollups: RollupStore,
     access: AccessStore,
     stop: CancellationToken,
 }
@@ -46,7 +45,7 @@ impl TestApi {
         let stores = Stores {
             queries: Queries::new(rig.catalog.clone(), rig.objects.clone()),
             catalog: rig.catalog.clone(),
-            rollups: rollups.clone(),
+            rollups,
         };
         let mut api = Api::new(stores, &SchemaSet::baked().unwrap(), config);
         if let Some(replayer) = replayer {
@@ -58,7 +57,7 @@ impl TestApi {
         let stop = CancellationToken::new();
         tokio::spawn(api::serve(listener, router, stop.clone()));
         let access = AccessStore::new(rig.catalog.pool().clone());
-        let mut api = Self { base, token: String::new(), routes, rollups, access, stop };
+        let mut api = Self { base, token: String::new(), routes, access, stop };
         api.token = api.token_of(Role::Admin, None).await;
         api
     }
@@ -78,14 +77,10 @@ impl TestApi {
     }
 
     pub(crate) async fn post(&self, path: &str, json: &Value) -> (u16, Value) {
-        let answer = http::call(
-            &self.base,
-            "POST",
-            path,
-            &[("Authorization", &format!("Bearer {}", self.token)), ("Content-Type", "application/json")],
-            &json.to_string(),
-        );
-        let answer = answer.await;
+        let authorization = format!("Bearer {}", self.token);
+        let headers =
+            [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
+        let answer = http::call(&self.base, "POST", path, &headers, &json.to_string()).await;
         (answer.status, serde_json::from_str(&answer.body).unwrap())
     }
 }

@@ -10,7 +10,7 @@ describe("problems", () => {
       title: "Bad request",
       status: 400,
       detail: "one mistake",
-      errors: ["limit: want a number"],
+      hints: ["limit: want a number"],
     };
     const error = problemToError(400, body, null);
     expect(error).toMatchObject({

@@ -60,8 +60,8 @@ export function problemToError(status: number, body: unknown, retry_after_ms: nu
   const kind = kindOf(status);
   const problem = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
   const text = (key: string) => (typeof problem[key] === "string" ? (problem[key] as string) : "");
-  const hints = Array.isArray(problem.errors)
-    ? problem.errors.filter((e): e is string => typeof e === "string")
+  const hints = Array.isArray(problem.hints)
+    ? problem.hints.filter((e): e is string => typeof e === "string")
     : [];
   const message = sentence(text("detail") || text("title")) || FALLBACK[kind];
   return new ApiError(kind, status, message, hints.map(sentence), retry_after_ms);
