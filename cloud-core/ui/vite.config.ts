@@ -10,6 +10,7 @@ export default defineConfig({
     // The core's content security policy knows no inline code; every asset is a file of its own.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    rollupOptions: { input: ["index.html", "docs.html"] },
   },
   server: {
     // `npm run dev` shows a core that runs elsewhere.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use hw_tests::fleet::client::Client;
 use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::serving::{self, Whose};
 use hw_tests::oracle::truth::Truth;
@@ -55,11 +56,13 @@ async fn page(seed: u64, database: &Arc<Service>, stack: &mut Stack) -> anyhow::
 
     // History needs some minutes' rows.
     rows_of(stack, "sim-00000").await?;
-    browse(stack, &token, false).await.context("the specs of the page")?;
+    browse(stack, &token, None).await.context("the specs of the page")?;
 
     println!("the database goes away");
+    let session = sign_in(stack, &token).await.context("sign in before the outage")?;
     database.stop(Stop::Kill).await?;
-    let away = browse(stack, &token, true).await.context("the specs of the page in an outage");
+    let away = browse(stack, &token, Some(&session)).await;
+    let away = away.context("the specs of the page in an outage");
     database.restart().await?;
     away?;
 
@@ -106,8 +109,22 @@ async fn rows_of(stack: &Stack, device: &str) -> anyhow::Result<()> {
     found.with_context(|| format!("no row of {device} in {limit:?}"))
 }
 
-/// Runs the specs of `cloud-core/ui/e2e` in Chromium.
-async fn browse(stack: &Stack, token: &str, is_outage: bool) -> anyhow::Result<()> {
+/// A browser's session; its secret. It is looked at once, so that the core knows it.
+async fn sign_in(stack: &Stack, token: &str) -> anyhow::Result<String> {
+    let client = || Client::new(stack.api.address, 1, Duration::from_secs(10));
+    let body = format!(r#"{{"token":"{token}"}}"#);
+    let answer = client().post("/v1/session", "application/json", None, body.into()).await?;
+    ensure!(answer.status == 200, "{} {:?}", answer.status, answer.body);
+    let cookie = answer.set_cookie.context("no cookie")?;
+    let cookie = cookie.split(';').next().unwrap_or_default();
+    let known = client().with_cookie(cookie).get("/v1/session").await?;
+    ensure!(known.status == 200, "{} {:?}", known.status, known.body);
+    let (_, secret) = cookie.split_once('=').context("a cookie")?;
+    Ok(secret.to_owned())
+}
+
+/// Runs the specs of `cloud-core/ui/e2e` in Chromium; in an outage with a session from before it.
+async fn browse(stack: &Stack, token: &str, outage: Option<&str>) -> anyhow::Result<()> {
     let screenshots: PathBuf = local_dir()?.join("screenshots");
     std::fs::create_dir_all(&screenshots)?;
     let mut command = tokio::process::Command::new("npx");
@@ -122,8 +139,8 @@ async fn browse(stack: &Stack, token: &str, is_outage: bool) -> anyhow::Result<(
         .env("PENSTOCK_UI_SCREENSHOTS", screenshots)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if is_outage {
-        command.env("PENSTOCK_UI_OUTAGE", "1");
+    if let Some(session) = outage {
+        command.env("PENSTOCK_UI_OUTAGE", "1").env("PENSTOCK_UI_COOKIE", session);
     }
     let output = command.output().await.context("run npx playwright")?;
     let text = String::from_utf8_lossy(&output.stdout);

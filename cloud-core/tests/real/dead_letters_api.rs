@@ -227,7 +227,7 @@ async fn a_letter_is_refused_then_replayed_then_resolved() {
     assert_eq!(rig.stored().await.len(), 12);
 
     let audit =
-        "SELECT count(*) FROM dead_letter_replay WHERE who = 'api' AND ended_at IS NOT NULL";
+        "SELECT count(*) FROM dead_letter_replay WHERE who = 'test-admin' AND ended_at IS NOT NULL";
     assert_eq!(rig.database.number(audit).await, 5);
     let sum = "SELECT (1000 * sum(refused) + sum(replayed))::int8 FROM dead_letter_replay";
     assert_eq!(rig.database.number(sum).await, 1_012);

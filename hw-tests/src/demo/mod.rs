@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use penstock_common::clock::{Clock, SystemClock};
+use penstock_common::event::UnixMicros;
 use penstock_common::shutdown;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         stack = Stack::start(StackConfig::from_env("demo")?.impatient()) => stack?,
         () = stop.cancelled() => return Ok(()),
     };
-    println!("{}", where_to_look(&stack, args.devices, args.rate, seed));
+    let token = stack.create_token("demo", "analyst").await?;
+    println!("{}", where_to_look(&stack, &token, args.devices, args.rate, seed));
     match judged_run(&args, seed, &mut stack, stop).await {
         Ok(()) => stack.stop().await,
         Err(error) => Err(stack.explain(error)),
@@ -77,8 +79,11 @@ async fn judged_run(
     tally.check()
 }
 
-fn where_to_look(stack: &Stack, devices: u32, rate: f64, seed: u64) -> String {
-    let now = SystemClock.now().to_rfc3339();
+fn where_to_look(stack: &Stack, token: &str, devices: u32, rate: f64, seed: u64) -> String {
+    let now = SystemClock.now();
+    let hour_ago = UnixMicros(now.0 - 3_600_000_000).to_rfc3339();
+    let hour_ahead = UnixMicros(now.0 + 3_600_000_000).to_rfc3339();
+    let now = now.to_rfc3339();
     let (http, admin, api, dir) =
         (stack.gateway_http, stack.gateway_admin, stack.api.address, stack.dir.display());
     format!(
@@ -87,12 +92,15 @@ fn where_to_look(stack: &Stack, devices: u32, rate: f64, seed: u64) -> String {
 
   Post an event of your own (the gateway answers once it is safe on its disk):
     curl -i http://{http}/v1/events -H 'Content-Type: application/json' -d '{{"event_id":"'$(cat /proc/sys/kernel/random/uuid)'","device_id":"my-press","device_firmware_version":"1.2.0","timestamp":"{now}","metrics":{{"cpu_temp":48.5,"vibration_rms":2.1,"supply_voltage":24.0}}}}'
-  Read it back as an analyst, a few seconds later:
-    curl 'http://{api}/v1/raw?device=my-press&from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z'
-  The latest minutes of a simulated device, only its temperature:
-    curl 'http://{api}/v1/raw?device=sim-00000&from={now}&to=2100-01-01T00:00:00Z&metric=cpu_temp&limit=5'
-  How far the store is:
-    curl http://{api}/v1/status
+  Look at the dashboard, and sign in with this token:
+    http://{api}/#/live?fleet=sim&device=sim-00000
+    {token}
+  Read your event back as an analyst, a few seconds later:
+    curl -H 'Authorization: Bearer {token}' 'http://{api}/v1/raw?device=my-press&from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z'
+  The last hour of a simulated device, by the minute:
+    curl -H 'Authorization: Bearer {token}' 'http://{api}/v1/series?fleet=sim&device=sim-00000&metric=cpu_temp&from={hour_ago}&to={hour_ahead}&resolution=1m'
+  What became of everything:
+    curl -H 'Authorization: Bearer {token}' http://{api}/v1/ledger
   The gateway's health and metrics:
     curl -i http://{admin}/readyz
     curl http://{admin}/metrics

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -23,6 +25,7 @@ pub struct Client {
     timeout: Duration,
     /// `Authorization`, where there is one.
     authorization: Option<String>,
+    cookie: Option<String>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     permits: Semaphore,
 }
@@ -34,6 +37,8 @@ pub struct Response {
     pub status: u16,
     /// The `Retry-After` header as it came.
     pub retry_after: Option<String>,
+    /// The `Set-Cookie` header as it came.
+    pub set_cookie: Option<String>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -69,9 +74,16 @@ impl Client {
             host: target.to_string(),
             timeout,
             authorization: None,
+            cookie: None,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(connections_max),
         }
+    }
+
+    /// Shows a cookie with every request.
+    #[must_use]
+    pub fn with_cookie(self, cookie: &str) -> Self {
+        Self { cookie: Some(cookie.to_owned()), ..self }
     }
 
     /// Shows a token with every request.
@@ -115,6 +127,10 @@ impl Client {
             Some(authorization) => request.header(AUTHORIZATION, authorization),
             None => request,
         };
+        let request = match &self.cookie {
+            Some(cookie) => request.header(COOKIE, cookie),
+            None => request,
+        };
         let request = request
             .header(HOST, &self.host)
             .body(Full::new(body))
@@ -136,18 +152,15 @@ impl Client {
         sender.ready().await.map_err(broken)?;
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+        let text = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let (retry_after, set_cookie) = (text(RETRY_AFTER), text(SET_COOKIE));
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
             .map_err(|error| CallError::Broken(error.to_string()))?
             .to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        Ok(Response { status, retry_after, body })
+        Ok(Response { status, retry_after, set_cookie, body })
     }
 
     fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {

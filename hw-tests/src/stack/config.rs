@@ -92,6 +92,7 @@ impl StackConfig {
             "rebuild.delay_ms=500",
             "rebuild.poll_ms=200",
             "rebuild.settle_ms=5000",
+            "rebuild.lease_ms=20000",
             "compact.interval_ms=2000",
             "compact.files_max=8",
             "deadletter.flush_interval_ms=1000",
