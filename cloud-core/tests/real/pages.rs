@@ -35,7 +35,7 @@ fn events(rng: &mut StdRng) -> Vec<Event> {
     let ids: Vec<(Uuid, i64)> = (0..rng.random_range(1..30))
         .map(|_| (Uuid::from_u128(rng.random()), rng.random_range(0..200)))
         .collect();
-    let event = |_| {
+    let event = |number| {
         let (id, second) = ids[rng.random_range(0..ids.len())];
         let second = if rng.random_bool(0.1) { rng.random_range(0..200) } else { second };
         let mut event = Event::new(["dev-a", "dev-b"][rng.random_range(0..2)], second);
@@ -45,11 +45,12 @@ fn events(rng: &mut StdRng) -> Vec<Event> {
             if rng.random_bool(0.2) { -rng.random_range(30..400) } else { rng.random_range(0..3) };
         event.received_at = event.time + delay * SECOND;
         event.gateway = ["g1", "g2"][rng.random_range(0..2)].into();
-        event.seq = rng.random_range(0..3);
+        // In any order, but no number is ever given to two records.
+        event.seq = rng.random_range(0..1_000) * 1_000 + number;
         event.extra_metric = (id.as_u128() % 3 == 0).then_some("humidity");
         event
     };
-    let count = ids.len() * 3;
+    let count = ids.len() as u64 * 3;
     (0..count).map(event).collect()
 }
 
