@@ -78,8 +78,8 @@ async fn counts(seed: u64, stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn ask_duckdb(store: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
-    let python = env::var("PENSTOCK_DUCKDB_PYTHON")
-        .context("PENSTOCK_DUCKDB_PYTHON is set by ./dev test")?;
+    let python = env::var("PENSTOCK_ANALYST_PYTHON")
+        .context("PENSTOCK_ANALYST_PYTHON is set by ./dev test")?;
     let output = std::process::Command::new(python)
         .args(["-c", COUNTS])
         .arg(repo_dir()?.join("deploy/cloud/duckdb/raw.sql"))

@@ -1,6 +1,7 @@
 //! `GET /v1/overview`: how the whole installation is. What needs a database is asked at most once
 //! in [`REMEMBERED`], however many look, and left out while that is away; the rest goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::event::UnixMicros;
+use penstock_common::topic::Topic;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
@@ -17,6 +19,7 @@ use super::problem::Problem;
 use crate::ledger::verdict::Verdict;
 use crate::store::ledger::LedgerStore;
 use crate::store::overview::GatewayStand;
+use crate::store::positions::Position;
 use crate::store::postgres::StoreError;
 
 const REMEMBERED: Duration = Duration::from_secs(2);
@@ -38,6 +41,10 @@ pub(super) struct Overview {
     stored_rows: Option<i64>,
     /// Further copies of events, as far as they are known.
     duplicates: Option<u64>,
+    /// Records on the bus that the raw writer has not stored.
+    raw_lag_records: Option<i64>,
+    /// Records on the bus that the aggregator has not counted.
+    rollup_lag_records: Option<i64>,
     gateways: Option<Vec<Gateway>>,
     dead_letters: Option<DeadLetters>,
     ledger: Option<Ledger>,
@@ -107,6 +114,8 @@ struct Stored {
     gateways: Option<Vec<GatewayStand>>,
     reasons: Option<Vec<(String, i64)>>,
     ledger: Option<Verdict>,
+    raw: Option<Vec<Position>>,
+    rollup: Option<Vec<Position>>,
     problems: Vec<String>,
 }
 
@@ -117,7 +126,7 @@ pub(super) async fn get(State(api): State<Api>) -> Json<Overview> {
     let stored = Box::pin(stored(&api)).await;
     let now = SystemClock.now();
     let mut problems = stored.problems.clone();
-    let (mut rate, mut devices, mut delays) = (None, None, None);
+    let (mut rate, mut devices, mut delays, mut ends) = (None, None, None, None);
     match &api.live {
         Some(live) => {
             let mut inner = live.lock();
@@ -125,9 +134,13 @@ pub(super) async fn get(State(api): State<Api>) -> Json<Overview> {
             rate = Some(inner.events_per_second(now_ms));
             devices = Some(inner.window.devices() as u64);
             delays = inner.delays(now_ms);
+            ends = Some(inner.ends.clone());
         }
         None => problems.push("live_devices: this process has no live view".to_owned()),
     }
+    let lag = |positions: &Option<Vec<Position>>| {
+        Some(lag_records(ends.as_ref()?, positions.as_ref()?)).flatten()
+    };
     let spool_delay = stored.gateways.as_ref().map(|gateways| {
         gateways.iter().filter_map(|gateway| gateway.oldest_age).max().unwrap_or(0) / 1_000
     });
@@ -143,6 +156,8 @@ pub(super) async fn get(State(api): State<Api>) -> Json<Overview> {
         }),
         stored_rows: stored.rows,
         duplicates: stored.ledger.as_ref().map(|ledger| ledger.duplicates),
+        raw_lag_records: lag(&stored.raw),
+        rollup_lag_records: lag(&stored.rollup),
         gateways: stored.gateways.as_ref().map(|gateways| {
             gateways.iter().map(|stand| gateway(stand, now, api.silent_after_ms)).collect()
         }),
@@ -168,24 +183,31 @@ async fn stored(api: &Api) -> Arc<Stored> {
     }
     let mut stored = Stored::default();
     let ledger = LedgerStore::new(api.catalog.pool().clone());
-    let (totals, gateways, reasons, ledger) = tokio::join!(
+    let (catalog, rollups) = (api.catalog.positions(), api.rollups.positions());
+    let (totals, gateways, reasons, ledger, raw, rollup) = tokio::join!(
         patiently(api.catalog.totals()),
         patiently(api.catalog.gateways(GATEWAYS_MAX)),
         patiently(api.catalog.open_dead_letters(REASONS_MAX)),
         patiently(ledger.totals()),
+        patiently(catalog.of_role(crate::raw::ROLE)),
+        patiently(rollups.of_role(crate::rollup::ROLE)),
     );
     let mut note = |part: &str, error: Option<String>| {
         if let Some(error) = error {
             tracing::warn!(part, error, "the overview is without it");
-            stored
-                .problems
-                .push(format!("{part}: the catalog's database does not answer; it is asked again"));
+            let problem = format!("{part}: the database does not answer; it is asked again");
+            stored.problems.push(problem);
         }
     };
     note("stored_rows", totals.as_ref().err().cloned());
     note("gateways", gateways.as_ref().err().cloned());
     note("dead_letters", reasons.as_ref().err().cloned());
     note("ledger", ledger.as_ref().err().cloned());
+    note("duplicates", ledger.as_ref().err().cloned());
+    note("raw_lag_records", raw.as_ref().err().cloned());
+    note("rollup_lag_records", rollup.as_ref().err().cloned());
+    stored.raw = raw.ok();
+    stored.rollup = rollup.ok();
     stored.rows = totals.ok().map(|totals| totals.rows);
     stored.gateways = gateways.ok();
     stored.reasons = reasons.ok();
@@ -204,6 +226,16 @@ async fn patiently<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Res
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {PATIENCE:?}")),
     }
+}
+
+/// What lies between the positions and the ends of the bus; none before the first position. A
+/// partition that nobody has ever claimed counts from its beginning.
+fn lag_records(ends: &BTreeMap<i32, i64>, positions: &[Position]) -> Option<i64> {
+    let of_events = |position: &&Position| position.topic.ends_with(Topic::RawEvents.base_name());
+    let next: BTreeMap<i32, i64> =
+        positions.iter().filter(of_events).map(|at| (at.partition, at.next_offset)).collect();
+    let lag = |(partition, end): (&i32, &i64)| (end - next.get(partition).unwrap_or(&0)).max(0);
+    (!next.is_empty()).then(|| ends.iter().map(lag).sum())
 }
 
 fn gateway(stand: &GatewayStand, now: UnixMicros, silent_after_ms: u64) -> Gateway {

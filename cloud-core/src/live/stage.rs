@@ -1,5 +1,6 @@
 //! The loop: what the tail brings goes into the window and to those who follow.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::feed::{Feed, Following, Wanted};
 use super::freshness::{Delays, Freshness};
 use super::window::{Sample, Window};
 use super::{LiveConfig, WINDOW_MS};
-use crate::bus::kafka::{KafkaConfig, Tailed, tail};
+use crate::bus::kafka::{KafkaConfig, Piece, Tailed, tail};
 use crate::bus::{BusError, Record};
 use crate::raw::parse::parse;
 use crate::rollup::counted::CountedMetrics;
@@ -41,6 +42,8 @@ pub struct Inner {
     rate: Vec<(i64, u64)>,
     /// Whether the first five minutes have been read.
     pub has_rewound: bool,
+    /// The offset after the newest record seen, by partition.
+    pub ends: BTreeMap<i32, i64>,
 }
 
 /// What is kept of a record.
@@ -88,6 +91,7 @@ impl Live {
             freshness: Freshness::default(),
             rate: Vec::new(),
             has_rewound: false,
+            ends: BTreeMap::new(),
         };
         Self { inner: Arc::new(Mutex::new(inner)), metrics, config }
     }
@@ -131,7 +135,10 @@ impl Live {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = tick.tick() => self.lock().window.advance(clock.now().0 / 1_000),
-                tailed = next(&mut records) => self.take(&tailed?, clock.now().0 / 1_000),
+                tailed = next(&mut records) => match tailed? {
+                    Piece::Begins(begins) => self.lock().ends = begins.into_iter().collect(),
+                    Piece::Records(records) => self.take(&records, clock.now().0 / 1_000),
+                },
             }
         }
     }
@@ -139,6 +146,7 @@ impl Live {
     fn take(&self, records: &[Record], now_ms: i64) {
         let read: Vec<_> = records.iter().filter_map(|record| self.read(record)).collect();
         let mut inner = self.lock();
+        inner.ends.extend(records.iter().map(|record| (record.partition, record.offset + 1)));
         let newest = records.iter().map(|record| record.append_time.0 / 1_000).max();
         // Once what comes is of the present, what lies before it has been read.
         inner.has_rewound |= newest.is_some_and(|newest| newest >= now_ms - 1_000);

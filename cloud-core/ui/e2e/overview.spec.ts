@@ -7,6 +7,8 @@ test("the overview shows every part and moves by itself", async ({ page }) => {
   for (const part of ["freshness", "stored", "duplicates", "dead-letters", "gateways"]) {
     await expect(page.getByTestId(`overview-${part}`)).toBeVisible();
   }
+  await expect(page.getByTestId("overview-stored")).toContainText(/To store\s*\d/);
+  await expect(page.getByTestId("overview-stored")).toContainText(/To roll up\s*\d/);
   const at = page.getByTestId("overview-at");
   const before = await at.textContent();
   await expect(at).not.toHaveText(before ?? "");

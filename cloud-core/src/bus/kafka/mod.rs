@@ -15,7 +15,7 @@ mod worker;
 pub use admin::KafkaAdmin;
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
-pub use tail::{Tailed, tail};
+pub use tail::{Piece, Tailed, tail};
 
 /// Where Kafka is and how topics are made.
 #[derive(Clone, Debug, Deserialize)]

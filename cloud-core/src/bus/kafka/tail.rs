@@ -18,8 +18,16 @@ const CHUNK_RECORDS_MAX: usize = 1_000;
 /// Chunks that wait for their reader at most.
 const CHUNKS_QUEUED_MAX: usize = 16;
 
-/// What a tail brings: records by partition in order, or why it ended.
-pub type Tailed = Result<Vec<Record>, BusError>;
+/// What a tail brings, or why it ended.
+pub type Tailed = Result<Piece, BusError>;
+
+/// A piece of a tail.
+pub enum Piece {
+    /// Comes first: partitions, and where in them the tail begins.
+    Begins(Vec<(i32, i64)>),
+    /// Records, in order by partition.
+    Records(Vec<Record>),
+}
 
 /// Begins a tail at the first record of each partition that the bus appended `since` ago or
 /// later. It ends when the receiver is dropped, and with an error when the client can't go on;
@@ -66,7 +74,15 @@ fn run(
     since: Duration,
     sender: &mpsc::Sender<Tailed>,
 ) -> Result<(), BusError> {
-    consumer.assign(&starts(consumer, topic, since)?)?;
+    let starts = starts(consumer, topic, since)?;
+    consumer.assign(&starts)?;
+    let begins = starts.elements().into_iter().filter_map(|start| match start.offset() {
+        Offset::Offset(offset) => Some((start.partition(), offset)),
+        _ => None,
+    });
+    if sender.blocking_send(Ok(Piece::Begins(begins.collect()))).is_err() {
+        return Ok(());
+    }
     let mut chunk = Vec::new();
     loop {
         let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -92,11 +108,11 @@ fn run(
 /// Hands the chunk over if it is full or there is room; whether nobody listens any more.
 fn hand_over(chunk: &mut Vec<Record>, sender: &mpsc::Sender<Tailed>) -> bool {
     if chunk.len() >= CHUNK_RECORDS_MAX {
-        return sender.blocking_send(Ok(std::mem::take(chunk))).is_err();
+        return sender.blocking_send(Ok(Piece::Records(std::mem::take(chunk)))).is_err();
     }
     match sender.try_reserve() {
         Ok(place) => {
-            place.send(Ok(std::mem::take(chunk)));
+            place.send(Ok(Piece::Records(std::mem::take(chunk))));
             false
         }
         Err(mpsc::error::TrySendError::Full(())) => false,

@@ -23,6 +23,8 @@ export interface DevicesPage {
 export interface Metric {
   name: string;
   description: string;
+  /** Of its values, as the schema says it; null when it says none. */
+  unit?: string | null;
   deprecated: boolean;
   since_schema: number;
 }

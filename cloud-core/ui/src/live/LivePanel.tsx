@@ -70,6 +70,7 @@ export function LivePanel({ panel, about, now_ms, height_px, historyHref, onPick
             {steady(last?.value)}
           </output>
           <small class={old ? "warn-text" : ""}>
+            {about?.unit ? `${about.unit}, ` : ""}
             {lines > 1 ? `mean of ${lines}, ` : ""}
             {age_ms === null
               ? "no value"

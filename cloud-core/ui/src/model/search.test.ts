@@ -37,13 +37,15 @@ describe("what typing finds", () => {
   });
 });
 
-it("orders metrics: sent first, deprecated last", () => {
-  const metric = (name: string, deprecated = false): Metric => ({
+it("orders metrics: sent first, deprecated last, older before newer", () => {
+  const metric = (name: string, deprecated = false, since_schema = 1): Metric => ({
     name,
     description: "",
     deprecated,
-    since_schema: 1,
+    since_schema,
   });
-  const known = [metric("a"), metric("b", true), metric("c"), metric("d", true)];
-  expect(orderMetrics(known, ["c", "b", "new"]).map((one) => one.name)).toEqual(["c", "new", "b", "a", "d"]);
+  const known = [metric("0", false, 3), metric("a"), metric("b", true), metric("c"), metric("d", true)];
+  const names = (sent: string[]) => orderMetrics(known, sent).map((one) => one.name);
+  expect(names(["c", "b", "new"])).toEqual(["c", "new", "b", "a", "0", "d"]);
+  expect(names([])).toEqual(["a", "c", "0", "b", "d"]);
 });

@@ -1,5 +1,6 @@
-//! The page in a real browser on the whole pipeline under load, with its database away at the end;
-//! and every number of the serving API against the oracle (spec S1, S2, S4).
+//! On the whole pipeline under load: the page in a real browser, with its database away at the end;
+//! the examples of the documents; and every number of the serving API against the oracle (spec S1,
+//! S2, S4).
 //!
 //! Screenshots: `.local/screenshots`.
 
@@ -19,6 +20,8 @@ use hw_tests::oracle::{self, api, checker::Tolerance};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig, local_dir, repo_dir};
 use tokio_util::sync::CancellationToken;
+
+mod examples;
 
 const GROUP: &str = "hall 2";
 
@@ -57,6 +60,9 @@ async fn page(seed: u64, database: &Arc<Service>, stack: &mut Stack) -> anyhow::
     // History needs some minutes' rows.
     rows_of(stack, "sim-00000").await?;
     browse(stack, &token, None).await.context("the specs of the page")?;
+
+    let subject = examples::Subject { fleet: "sim", device: "sim-00000", group: GROUP };
+    examples::run(stack, &token, &subject).await?;
 
     println!("the database goes away");
     let session = sign_in(stack, &token).await.context("sign in before the outage")?;
