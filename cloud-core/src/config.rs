@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use penstock_common::telemetry::LogConfig;
 use serde::Deserialize;
 
@@ -60,24 +59,24 @@ impl CoreConfig {
     /// # Errors
     /// With everything that is wrong.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Self> {
-        let config: Self = penstock_common::config::load(path, overrides)?;
+        penstock_common::config::load_checked(path, overrides, Self::problems)
+    }
+
+    fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        config.kafka.validate(&mut problems);
-        config.catalog.validate(&mut problems);
-        config.store.validate(&mut problems);
-        config.raw.validate(&mut problems);
-        config.rollup.validate(&mut problems);
-        config.rebuild.validate(&mut problems);
-        config.compact.validate(&mut problems);
-        config.deadletter.validate(&mut problems);
-        config.ledger.validate(&mut problems);
-        config.live.validate(&mut problems);
-        config.api.validate(&mut problems);
-        config.admin.validate(&mut problems);
-        if !problems.is_empty() {
-            bail!("the configuration has mistakes:\n  {}", problems.join("\n  "));
-        }
-        Ok(config)
+        self.kafka.validate(&mut problems);
+        self.catalog.validate(&mut problems);
+        self.store.validate(&mut problems);
+        self.raw.validate(&mut problems);
+        self.rollup.validate(&mut problems);
+        self.rebuild.validate(&mut problems);
+        self.compact.validate(&mut problems);
+        self.deadletter.validate(&mut problems);
+        self.ledger.validate(&mut problems);
+        self.live.validate(&mut problems);
+        self.api.validate(&mut problems);
+        self.admin.validate(&mut problems);
+        problems
     }
 }
 

@@ -1,99 +1,95 @@
-//! Typed configuration: one TOML file, `--set key=value` on top, unknown keys refused.
+//! Typed configuration: one TOML file, `--set key=value` on top, unknown keys refused, everything
+//! that is wrong reported at once with its line, and the effective configuration printed without
+//! secrets.
+
+mod source;
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toml::{Table, Value};
+use toml::Value;
+
+use self::source::{Source, Texts};
+
+/// Stands for a secret in what is printed.
+const HIDDEN: &str = "(hidden)";
 
 /// Reads `path` (all defaults where there is none), applies the `--set` overrides in order, and
-/// deserializes.
+/// deserializes. See [`load_checked`].
+///
+/// # Errors
+/// With everything that can't be read or is unknown.
+pub fn load<T: DeserializeOwned>(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<T> {
+    load_checked(path, overrides, |_| Vec::new())
+}
+
+/// Like [`load`], and adds what `check` finds wrong with the values.
 ///
 /// An override is `dotted.key=value`; the value is read as TOML where that works, and as a plain
 /// string where not, so that `--set kafka.bootstrap=127.0.0.1:9092` needs no quotes.
 ///
+/// A problem of `check` begins with the key that it is about (`http.retry_after_s: …`); so it gets
+/// the key's line. What could not be read counts as not written, and is not checked.
+///
 /// # Errors
-/// With the file, and the line or key, when something can't be read or is unknown.
-pub fn load<T: DeserializeOwned>(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<T> {
-    let mut table = match path {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("read the configuration {}", path.display()))?;
-            // Read as the target type first: its errors carry the line.
-            let table: Table = toml::from_str(&text)
-                .with_context(|| format!("the configuration {} is not TOML", path.display()))?;
-            if overrides.is_empty() {
-                return toml::from_str(&text)
-                    .with_context(|| format!("the configuration {}", path.display()));
-            }
-            table
+/// With every problem, one a line: unknown keys, wrong types and values out of range alike. Only
+/// text that is not TOML hides what else there is.
+pub fn load_checked<T: DeserializeOwned>(
+    path: Option<&Path>,
+    overrides: &[String],
+    check: impl FnOnce(&T) -> Vec<String>,
+) -> anyhow::Result<T> {
+    let text = match path {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("read the configuration {}", path.display()))?,
+        None => String::new(),
+    };
+    let texts = Texts::new(text, overrides);
+    let mut source = Source::new(&texts);
+    let value: Option<T> = source.read();
+    if let Some(value) = &value {
+        for problem in check(value) {
+            source.add_checked(&problem);
         }
-        None => Table::new(),
-    };
-    for item in overrides {
-        apply(&mut table, item)?;
     }
-    T::deserialize(table).context("the configuration with its --set overrides")
+    let what = path.map_or_else(String::new, |path| format!(" {}", path.display()));
+    match (value, source.into_problems()) {
+        (Some(value), problems) if problems.is_empty() => Ok(value),
+        (_, problems) => {
+            bail!("the configuration{what} can't be used:\n  {}", problems.join("\n  "))
+        }
+    }
 }
 
-fn apply(table: &mut Table, item: &str) -> anyhow::Result<()> {
-    let Some((key, value)) = item.split_once('=') else {
-        bail!("--set {item:?}: expected key=value, e.g. --set http.listen=127.0.0.1:8080");
-    };
-    let value = toml::from_str::<Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().unwrap_or(key);
-    let mut at = table;
-    for part in parts {
-        let entry = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(next) = entry else {
-            bail!("--set {item:?}: {part:?} is a value, not a section");
-        };
-        at = next;
-    }
-    at.insert(last.to_owned(), value);
-    Ok(())
+/// A configuration as TOML, every default included and every secret hidden: texts under a key
+/// that is named like one. A path to a secret is none.
+///
+/// # Errors
+/// When it has no form in TOML.
+pub fn print<T: Serialize>(config: &T) -> anyhow::Result<String> {
+    let mut value = Value::try_from(config).context("the configuration has no form in TOML")?;
+    hide(&mut value);
+    toml::to_string(&value).context("the configuration has no form in TOML")
 }
 
-#[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, Default, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields, default)]
-    struct Sample {
-        name: String,
-        http: Http,
+fn hide(value: &mut Value) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                match value {
+                    Value::String(text) if is_secret(key) => *text = HIDDEN.to_owned(),
+                    value => hide(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        _ => {}
     }
+}
 
-    #[derive(Debug, Default, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields, default)]
-    struct Http {
-        listen: String,
-        limit: u32,
-    }
-
-    #[test]
-    fn overrides_reach_into_sections_and_need_no_quotes() {
-        let set = ["http.listen=127.0.0.1:80", "http.limit=7", "name=a b"].map(String::from);
-        let sample: Sample = load(None, &set).unwrap();
-        let http = Http { listen: "127.0.0.1:80".into(), limit: 7 };
-        assert_eq!(sample, Sample { name: "a b".into(), http });
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.toml");
-        std::fs::write(&path, "name = \"x\"\n[http]\nlimmit = 3\n").unwrap();
-        let error = format!("{:#}", load::<Sample>(Some(&path), &[]).unwrap_err());
-        assert!(error.contains("line 3") && error.contains("limmit"), "{error}");
-        let error = load::<Sample>(None, &["http.nope=1".into()]).unwrap_err();
-        assert!(format!("{error:#}").contains("nope"), "{error:#}");
-    }
+fn is_secret(key: &str) -> bool {
+    let names = ["password", "secret", "token", "key"];
+    !key.ends_with("_file") && names.iter().any(|name| key.split('_').any(|part| part == *name))
 }

@@ -1,21 +1,21 @@
 //! The gateway's configuration. Every key has a default but `gateway.name`, `gateway.fleet` and
-//! `spool.dir`; unknown keys are refused; everything that is wrong is reported at once.
+//! `spool.dir`; unknown keys are refused; everything that is wrong is reported at once, with its line.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use penstock_common::config;
 use penstock_common::telemetry::LogConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::admit::budget::BudgetConfig;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
 use crate::listen::ListenConfig;
 use crate::spool::SpoolConfig;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
     /// Who this gateway is.
@@ -26,6 +26,8 @@ pub struct GatewayConfig {
     pub admin: AdminConfig,
     /// The durable spool.
     pub spool: SpoolConfig,
+    /// How many rejections are kept.
+    pub dead_letters: BudgetConfig,
     /// The bus.
     pub kafka: KafkaConfig,
     /// What it says of itself for the ledger.
@@ -37,7 +39,7 @@ pub struct GatewayConfig {
 }
 
 /// Who this gateway is.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// Unique among all gateways: it names every record's provenance for ever.
@@ -47,7 +49,7 @@ pub struct Identity {
 }
 
 /// Where health and metrics are served, apart from the devices' port.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// `address:port`; port 0 takes a free one.
@@ -66,12 +68,7 @@ impl GatewayConfig {
     /// # Errors
     /// With every problem found.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> anyhow::Result<Self> {
-        let loaded: Self = config::load(path, overrides)?;
-        let problems = loaded.problems();
-        if !problems.is_empty() {
-            bail!("the configuration can't be used:\n  {}", problems.join("\n  "));
-        }
-        Ok(loaded)
+        config::load_checked(path, overrides, Self::problems)
     }
 
     fn problems(&self) -> Vec<String> {
@@ -79,6 +76,7 @@ impl GatewayConfig {
         self.gateway.validate(&mut problems);
         self.http.validate(&mut problems);
         self.spool.validate(&mut problems);
+        self.dead_letters.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
         problems

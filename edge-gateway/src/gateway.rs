@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use penstock_common::clock::SystemClock;
@@ -18,12 +18,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admitter;
+use crate::admit::budget::Budget;
 use crate::config::GatewayConfig;
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
 use crate::listen::{self, Ingest};
 use crate::spool::{self, OpenSpool, SpoolHandle};
+use crate::status::board::{Board, Parts};
+use crate::status::link::LinkWatch;
 use crate::status::ready::Readiness;
 use crate::status::{self, Status};
 
@@ -72,10 +75,31 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
 
-    let admitter = Admitter::new(SchemaSet::baked()?, config.gateway.fleet.as_str().into());
-    let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?;
+    let schemas = SchemaSet::baked()?;
+    let versions = schemas.schemas().iter().map(|schema| schema.version()).collect();
+    let admitter = Admitter::new(schemas, config.gateway.fleet.as_str().into());
+    let budget = Budget::new(config.dead_letters.clone(), Instant::now());
+    let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?
+        .budgeted(budget.clone());
 
     let stop_forwarder = CancellationToken::new();
+    let forwarded = ForwardMetrics::new(&registry)?;
+    let link = LinkWatch::new(Duration::from_millis(config.status.interval_ms), {
+        let ForwardMetrics { acknowledged, statuses, .. } = forwarded.clone();
+        move || acknowledged.get() + statuses.get()
+    });
+    tokio::spawn(link.clone().run(stop_forwarder.clone()));
+    let board = Board::new(Parts {
+        name: config.gateway.name.clone(),
+        fleet: config.gateway.fleet.clone(),
+        bootstrap: config.kafka.bootstrap.clone(),
+        spool_dir: config.spool.dir.clone(),
+        spool: spool.clone(),
+        link,
+        schemas: versions,
+        readiness: readiness.clone(),
+        clock: Arc::new(SystemClock),
+    });
     let gateway: Arc<str> = config.gateway.name.as_str().into();
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
@@ -85,12 +109,13 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         gateway,
         reader,
         spool: spool.clone(),
-        metrics: ForwardMetrics::new(&registry)?,
+        metrics: forwarded,
+        complete: Box::new(move |status| budget.complete(status)),
     }
     .spawn(stop_forwarder.clone())
     .context("start the forwarder's thread")?;
 
-    let status = Status { readiness: readiness.clone(), registry };
+    let status = Status { readiness: readiness.clone(), registry, board };
     tokio::spawn(status::serve(admin, status, stop_forwarder.clone()));
 
     let latch = readiness.latch();

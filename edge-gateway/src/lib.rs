@@ -2,6 +2,7 @@
 //! forwards them. The way of an event is the order of the modules below.
 
 pub mod admit;
+pub mod check;
 pub mod config;
 pub mod forward;
 pub mod gateway;

@@ -1,46 +1,43 @@
 //! The edge gateway's command line.
 
-use std::path::PathBuf;
+mod cli;
+
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use edge_gateway::config::GatewayConfig;
-use edge_gateway::gateway;
+use edge_gateway::{check, gateway};
 use penstock_common::telemetry;
 
-/// Takes events from the devices of a facility, makes them durable, and forwards them.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Runs the gateway until SIGTERM.
-    Run {
-        /// The configuration (TOML).
-        #[arg(long)]
-        config: Option<PathBuf>,
-        /// Overrides one key, e.g. --set http.listen=127.0.0.1:8080; may be given again.
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        overrides: Vec<String>,
-    },
-}
+use self::cli::{Cli, Command, ConfigArgs};
 
 fn main() -> ExitCode {
-    let Command::Run { config, overrides } = Cli::parse().command;
-    let run = || -> anyhow::Result<()> {
-        let config = GatewayConfig::load(config.as_deref(), &overrides)?;
-        telemetry::init(&config.log)?;
-        tokio::runtime::Runtime::new()?.block_on(gateway::run(config))
+    let done = match Cli::parse().command {
+        Command::Run { config, print_config } => run(&config, print_config),
+        Command::Check { config, json } => check(&config, json),
     };
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("edge-gateway: {error:#}");
-            ExitCode::FAILURE
-        }
+    done.unwrap_or_else(|error| {
+        eprintln!("edge-gateway: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(args: &ConfigArgs, print_config: bool) -> anyhow::Result<ExitCode> {
+    let config = GatewayConfig::load(args.config.as_deref(), &args.overrides)?;
+    if print_config {
+        print!("{}", penstock_common::config::print(&config)?);
+        return Ok(ExitCode::SUCCESS);
     }
+    telemetry::init(&config.log)?;
+    tokio::runtime::Runtime::new()?.block_on(gateway::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let report = check::run(args.config.as_deref(), &args.overrides);
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => print!("{}", report.text()),
+    }
+    Ok(ExitCode::from(report.exit_code))
 }

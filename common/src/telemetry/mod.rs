@@ -1,10 +1,26 @@
-//! Logs. Metrics live in each stage's `metrics.rs`, on one `prometheus::Registry` per process.
+//! Logs, and the last complaints among them. Metrics live in each stage's `metrics.rs`, on one `prometheus::Registry` per process.
 
-use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+mod recent;
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+pub use self::recent::{Complaint, Recent};
+
+/// As the subscriber is the process's, so is this.
+static RECENT: LazyLock<Recent> = LazyLock::new(Recent::default);
+
+/// The process's last warnings and errors; none before [`init`].
+pub fn recent() -> Recent {
+    RECENT.clone()
+}
 
 /// How a process logs, always to standard error.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A filter such as `info` or `info,edge_gateway=debug`.
@@ -14,7 +30,7 @@ pub struct LogConfig {
 }
 
 /// The form of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line of text.
@@ -37,10 +53,11 @@ impl Default for LogConfig {
 pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|error| anyhow::anyhow!("log.filter {:?}: {error}", config.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let done = match config.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
-    done.map_err(|error| anyhow::anyhow!("install the log subscriber: {error}"))
+    let registry = tracing_subscriber::registry().with(filter).with(lines).with(recent());
+    registry.try_init().map_err(|error| anyhow::anyhow!("install the log subscriber: {error}"))
 }

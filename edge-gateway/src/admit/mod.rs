@@ -14,12 +14,14 @@
 //! - A **refusal** concerns a request whose events are not known: nothing is kept, the device was
 //!   told and still has its events.
 //! - A **rejection** concerns an event, or a body that arrived whole and can't be read: its bytes
-//!   become a dead letter, made durable before the answer.
+//!   become a dead letter, made durable before the answer; those beyond the [`budget`] are only
+//!   answered and counted.
 //!
 //! In an array, text that is not JSON leaves no way to tell the events apart: the whole body is
 //! one rejection that names where it broke. In NDJSON it concerns its line only. An event id
 //! twice in one request is accepted twice: copies of an identity are dropped where they are read.
 
+pub mod budget;
 mod decode;
 mod split;
 
@@ -82,12 +84,14 @@ pub struct Request<'a> {
 /// What became of a request's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// For the spool, in the order of the body: one for each outcome.
+    /// For the spool, in the order of the body: one for each outcome that is kept.
     pub entries: Vec<Entry>,
     /// One for each event, in the order of the body; a single one if the body is unreadable.
     pub outcomes: Vec<Outcome>,
     /// Whether the body as a whole could not be read.
     pub unreadable: bool,
+    /// Rejections beyond the budget: they have an outcome and no entry.
+    pub not_kept: budget::NotKept,
 }
 
 /// What became of one event.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use penstock_common::clock::Clock;
 use penstock_common::retry::Backoff;
+use penstock_common::status::GatewayStatus;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::ForwardMetrics;
@@ -44,6 +45,8 @@ pub struct Driver<C> {
     pub spool: SpoolHandle,
     /// What it counts.
     pub metrics: ForwardMetrics,
+    /// Adds to a status what the spool does not know.
+    pub complete: Box<dyn Fn(&mut GatewayStatus) + Send>,
 }
 
 /// Why the loop over one producer ended.
@@ -165,7 +168,9 @@ impl<C: Connect> Driver<C> {
         if session.held.is_some() {
             return Ok(());
         }
-        let (status, listed) = report::status(&self.gateway, &self.spool.stat(), self.clock.now());
+        let (mut status, listed) =
+            report::status(&self.gateway, &self.spool.stat(), self.clock.now());
+        (self.complete)(&mut status);
         let record = report::outbound(&status).map_err(|error| format!("{error:#}"))?;
         match session.producer.send(STATUS_TOKEN, record) {
             Ok(()) => reporter.sent(listed, Instant::now()),

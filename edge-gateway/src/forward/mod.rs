@@ -14,6 +14,7 @@
 pub mod driver;
 pub mod kafka;
 pub mod metrics;
+pub mod probe;
 pub mod record;
 pub mod report;
 pub mod window;
@@ -22,10 +23,10 @@ use std::time::Duration;
 
 use penstock_common::codec::Headers;
 use penstock_common::topic::Topic;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How the gateway reaches the bus.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// Comma-separated `host:port` of some brokers.

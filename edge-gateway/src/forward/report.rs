@@ -24,13 +24,13 @@ use penstock_common::status::{
     DAMAGED_MAX, DamagedNumbers, EPOCHS_MAX, EpochStatus, GatewayStatus, SpoolStatus,
 };
 use penstock_common::topic::Topic;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::OutboundRecord;
 use crate::spool::SpoolStat;
 
 /// How the gateway tells how it is.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StatusConfig {
     /// How often a status is sent, in milliseconds.

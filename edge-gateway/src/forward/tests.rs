@@ -118,6 +118,7 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         reader,
         spool: spool.clone(),
         metrics: ForwardMetrics::new(&prometheus::Registry::new()).unwrap(),
+        complete: Box::new(|_| {}),
     };
     let thread = driver.spawn(stop.clone()).unwrap();
     Running { bus, spool, stop, thread }

@@ -71,8 +71,16 @@ impl<D: Durable> Shared<D> {
             traceparent: header(request, &TRACEPARENT).and_then(traceparent),
             body: body.bytes.clone(),
         })?;
-        self.ingest.spool.submit(std::mem::take(&mut admission.entries)).await?;
-        self.ingest.metrics.count(&admission);
+        if let Some(budget) = &self.ingest.budget {
+            budget.apply(&mut admission, started);
+        }
+        let received = self.ingest.metrics.receive(&admission);
+        let submitted = self.ingest.spool.submit(std::mem::take(&mut admission.entries)).await;
+        received.settle(&admission, submitted.is_ok());
+        submitted?;
+        if let Some(budget) = &self.ingest.budget {
+            budget.count(&admission.not_kept);
+        }
         self.ingest.metrics.ack_latency.observe(started.elapsed().as_secs_f64());
         answer::answer(&admission)
     }

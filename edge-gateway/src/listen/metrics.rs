@@ -13,10 +13,18 @@ const ACK_BUCKETS: [f64; 13] =
 pub struct ListenMetrics {
     /// Answered requests by status.
     pub requests: IntCounterVec,
+    /// Events (or unreadable bodies) whose fate was decided; see docs/contracts/admin.md.
+    pub received: IntCounter,
     /// Events that are durable and were accepted.
     pub accepted: IntCounter,
     /// Events that are durable as dead letters, by reason.
     pub rejected: IntCounterVec,
+    /// Events rejected beyond the budget: answered and counted, by reason.
+    pub not_kept: IntCounterVec,
+    /// Events that the spool did not take: the device was told to send them again.
+    pub refused: IntCounter,
+    /// Events whose device hung up before the spool had answered.
+    pub unanswered: IntCounter,
     /// Bytes of bodies that arrived whole, as sent.
     pub body_bytes: IntCounter,
     /// From the end of the headers to the answer, of requests whose entries are durable.
@@ -40,6 +48,26 @@ impl ListenMetrics {
                 Opts::new("penstock_gateway_requests_total", "Answered requests"),
                 &["status"],
             )?,
+            received: IntCounter::new(
+                "penstock_gateway_events_received_total",
+                "Events (or unreadable bodies) received: accepted, rejected, rejected and not \
+                 kept, refused or unanswered",
+            )?,
+            not_kept: IntCounterVec::new(
+                Opts::new(
+                    "penstock_gateway_events_rejected_not_kept_total",
+                    "Events rejected beyond the dead letters' budget: answered and counted",
+                ),
+                &["reason"],
+            )?,
+            refused: IntCounter::new(
+                "penstock_gateway_events_refused_total",
+                "Events that the spool did not take; the device was told to send them again",
+            )?,
+            unanswered: IntCounter::new(
+                "penstock_gateway_events_unanswered_total",
+                "Events whose device hung up before the spool had answered; they may be durable",
+            )?,
             accepted: IntCounter::new(
                 "penstock_gateway_events_accepted_total",
                 "Events accepted and durable",
@@ -61,8 +89,13 @@ impl ListenMetrics {
         // From the first scrape on, so that an increase from nothing is seen as one.
         for reason in Reason::ALL {
             metrics.rejected.with_label_values(&[reason.as_str()]);
+            metrics.not_kept.with_label_values(&[reason.as_str()]);
         }
         registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.received.clone()))?;
+        registry.register(Box::new(metrics.not_kept.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.unanswered.clone()))?;
         registry.register(Box::new(metrics.accepted.clone()))?;
         registry.register(Box::new(metrics.rejected.clone()))?;
         registry.register(Box::new(metrics.body_bytes.clone()))?;
@@ -71,11 +104,47 @@ impl ListenMetrics {
         Ok(metrics)
     }
 
+    /// Events are on their way to the spool.
+    pub(super) fn receive(&self, admission: &Admission) -> Received<'_> {
+        let events = admission.outcomes.len() as u64;
+        self.received.inc_by(events);
+        Received { metrics: self, events }
+    }
+
     /// Counts the events of a durable admission.
-    pub(super) fn count(&self, admission: &Admission) {
+    fn count(&self, admission: &Admission) {
         self.accepted.inc_by(admission.accepted() as u64);
-        for rejection in admission.outcomes.iter().filter_map(|outcome| outcome.rejection()) {
-            self.rejected.with_label_values(&[rejection.reason.as_str()]).inc();
+        for (place, outcome) in admission.outcomes.iter().enumerate() {
+            let Some(rejection) = outcome.rejection() else { continue };
+            let counter = match admission.not_kept.contains(place) {
+                true => &self.not_kept,
+                false => &self.rejected,
+            };
+            counter.with_label_values(&[rejection.reason.as_str()]).inc();
         }
+    }
+}
+
+/// Events between admission and the spool's answer: each is counted once, whatever happens.
+pub(super) struct Received<'a> {
+    metrics: &'a ListenMetrics,
+    /// Those whose fate is not counted yet.
+    events: u64,
+}
+
+impl Received<'_> {
+    /// The spool has answered.
+    pub(super) fn settle(mut self, admission: &Admission, is_durable: bool) {
+        let events = std::mem::take(&mut self.events);
+        match is_durable {
+            true => self.metrics.count(admission),
+            false => self.metrics.refused.inc_by(events),
+        }
+    }
+}
+
+impl Drop for Received<'_> {
+    fn drop(&mut self) {
+        self.metrics.unanswered.inc_by(self.events);
     }
 }

@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use penstock_common::clock::Clock;
 use prometheus::Registry;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::metrics::ListenMetrics;
 pub use self::server::serve;
+use crate::admit::budget::Budget;
 use crate::admit::{Admitter, BODY_BYTES_MAX};
 use crate::spool::entry::Entry;
 use crate::spool::{SpoolError, SpoolHandle};
 
 /// `[http]`: where devices post, and how much of them is borne.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenConfig {
     /// `address:port`; port 0 takes a free one.
@@ -106,6 +107,7 @@ pub struct Ingest<D = SpoolHandle> {
     spool: D,
     clock: Arc<dyn Clock>,
     metrics: ListenMetrics,
+    budget: Option<Budget>,
 }
 
 impl<D: Durable> Ingest<D> {
@@ -119,7 +121,13 @@ impl<D: Durable> Ingest<D> {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)? })
+        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)?, budget: None })
+    }
+
+    /// Keeps rejections within this budget; without one, all are kept.
+    #[must_use]
+    pub fn budgeted(self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self }
     }
 }
 

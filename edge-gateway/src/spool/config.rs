@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use penstock_common::log::record::GROUP_BYTES_MAX;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
 /// Below this a full spool could not take a single large request.
 const BYTES_MIN: u64 = 64 << 10;
 
 /// The section `[spool]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
     /// The directory; created where missing. One gateway at a time can use it.
@@ -49,7 +49,7 @@ impl SpoolConfig {
             }
         };
         let Self { bytes_max, segment_bytes, queue_bytes_max, group_bytes_max, .. } = *self;
-        check(!self.dir.as_os_str().is_empty(), "spool.dir is empty".into());
+        check(!self.dir.as_os_str().is_empty(), "spool.dir: is empty".into());
         check(
             segment_bytes >= BYTES_MIN / 4,
             format!("spool.segment_bytes = {segment_bytes}: at least {}", BYTES_MIN / 4),

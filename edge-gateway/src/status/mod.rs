@@ -1,6 +1,11 @@
 //! What operators and probes see, on a port of its own: `/healthz` (the process serves),
-//! `/readyz` (it takes events), `/metrics` (spec I14).
+//! `/readyz` (it takes events), `/metrics`, and for technicians a page at `/` with its numbers at
+//! `/status.json` (spec I14).
 
+pub mod advice;
+pub mod board;
+pub mod link;
+mod page;
 pub mod ready;
 pub mod spool;
 
@@ -17,6 +22,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::board::Board;
 use self::ready::Readiness;
 
 /// What the admin port answers from.
@@ -26,6 +32,8 @@ pub struct Status {
     pub readiness: Readiness,
     /// Every metric of the process.
     pub registry: Registry,
+    /// What the page tells.
+    pub board: Board,
 }
 
 /// Serves until `stop`; open connections end with the process.
@@ -72,7 +80,11 @@ impl Status {
                 Ok(body) => text(StatusCode::OK, body),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
-            _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n"),
+            "/" => page::page(),
+            "/status.json" => page::json(&self.board.json()),
+            _ => {
+                text(StatusCode::NOT_FOUND, "try /, /status.json, /healthz, /readyz or /metrics\n")
+            }
         }
     }
 }

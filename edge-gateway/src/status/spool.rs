@@ -11,11 +11,14 @@ use crate::spool::{SpoolHandle, SpoolStat};
 /// # Errors
 /// When they are registered already.
 pub fn register(registry: &Registry, spool: SpoolHandle) -> prometheus::Result<()> {
-    registry.register(Box::new(SpoolCollector { spool, described: collect(None)? }))
+    let found_entries = spool.stat().pending_entries;
+    registry.register(Box::new(SpoolCollector { spool, found_entries, described: collect(None)? }))
 }
 
 struct SpoolCollector {
     spool: SpoolHandle,
+    /// Entries that waited when it was opened.
+    found_entries: u64,
     described: Vec<Box<dyn Collector>>,
 }
 
@@ -25,7 +28,8 @@ impl Collector for SpoolCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let metrics = collect(Some(&self.spool.stat())).unwrap_or_default();
+        let now = Some((&self.spool.stat(), self.found_entries));
+        let metrics = collect(now).unwrap_or_default();
         metrics.iter().flat_map(|metric| metric.collect()).collect()
     }
 }
@@ -84,8 +88,9 @@ const COUNTERS: [(&str, &str, Read); 7] = [
     }),
 ];
 
-/// All metrics with the values of `stat`, or zero.
-fn collect(stat: Option<&SpoolStat>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+/// All metrics with the values of `now` (and what was found at the opening), or zero.
+fn collect(now: Option<(&SpoolStat, u64)>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+    let (stat, found) = now.unzip();
     let mut metrics: Vec<Box<dyn Collector>> = Vec::with_capacity(GAUGES.len() + COUNTERS.len());
     for (name, help, read) in GAUGES {
         let gauge = IntGauge::new(name, help)?;
@@ -97,5 +102,20 @@ fn collect(stat: Option<&SpoolStat>) -> prometheus::Result<Vec<Box<dyn Collector
         counter.inc_by(stat.map_or(0, read));
         metrics.push(Box::new(counter));
     }
+    let found = found.unwrap_or_default();
+    let gauge = IntGauge::new(
+        "penstock_spool_found_entries",
+        "Entries that waited in the spool when it was opened",
+    )?;
+    gauge.set(i64::try_from(found).unwrap_or(i64::MAX));
+    metrics.push(Box::new(gauge));
+    let retired = IntCounter::new(
+        "penstock_spool_retired_entries_total",
+        "Entries that the bus acknowledged, or that are damaged, since the spool was opened: \
+         found + committed - pending",
+    )?;
+    let came = stat.map_or(0, |stat| found + stat.committed_entries_total);
+    retired.inc_by(came.saturating_sub(stat.map_or(0, |stat| stat.pending_entries)));
+    metrics.push(Box::new(retired));
     Ok(metrics)
 }

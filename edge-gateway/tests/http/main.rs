@@ -3,6 +3,7 @@
 
 mod bad;
 mod client;
+mod contract;
 mod good;
 mod load;
 mod server;
