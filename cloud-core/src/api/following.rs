@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::{Api, devices};
+use super::{Api, described, devices};
 use crate::live::feed::{Fed, Following, Wanted};
 use crate::live::mean::Means;
 use crate::live::stage::{Inner, Live};
@@ -111,9 +111,10 @@ pub(super) async fn latest(
 /// The last five minutes, then what comes: server-sent events `snapshot`, `points` and `ping`.
 #[utoipa::path(get, path = "/v1/live", tag = "live", params(
     ("fleet" = Option<String>, Query), ("device" = Option<String>, Query),
-    ("group" = Option<String>, Query), ("metric" = Option<String>, Query, description = "repeatable"),
-    ("aggregate" = Option<String>, Query, description = "avg: many devices as one line")),
-    responses((status = 200, body = LivePoints, content_type = "text/event-stream"),
+    ("group" = Option<String>, Query),
+    ("metric" = Option<Vec<String>>, Query, description = "all by default; repeated, or with commas"),
+    ("aggregate" = inline(Option<described::Aggregate>), Query, description = "many devices as one line")),
+    responses((status = 200, body = described::LiveEvent, content_type = "text/event-stream"),
     (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem),
     (status = 429, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(super) async fn stream(

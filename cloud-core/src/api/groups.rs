@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, Method, header};
 use serde::{Deserialize, Serialize};
@@ -44,21 +45,27 @@ pub(super) struct Group {
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct GroupDevice {
+    #[schema(min_length = 1, max_length = 128)]
     fleet: String,
+    #[schema(min_length = 1, max_length = 128)]
     device: String,
 }
 
 /// Groups to be imported.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the schema of what groups/parse.rs reads")]
 pub(super) struct GroupImport {
     groups: Vec<ImportedGroup>,
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the schema of what groups/parse.rs reads")]
 struct ImportedGroup {
+    #[schema(min_length = 1, max_length = 128)]
     name: String,
     devices: Vec<GroupDevice>,
 }
@@ -113,9 +120,10 @@ pub(super) async fn list(
     (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(super) async fn one(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     Query(given): Query<Vec<(String, String)>>,
 ) -> Result<Json<Group>, Problem> {
+    let Path(name) = name?;
     let mut parameters = Parameters::new(&given, &["limit", "cursor"], &[]);
     let limit = parameters.limit(LIMIT_DEFAULT, LIMIT_MAX);
     let question = format!("group {name:?}");
@@ -151,9 +159,9 @@ pub(super) async fn put(
     api: State<Api>,
     who: Extension<Identity>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Imported>, Problem> {
-    import(api, who, &headers, &body, Method::PUT).await
+    import(api, who, &headers, &body?, Method::PUT).await
 }
 
 /// Changes the groups that are named; one without devices is removed.
@@ -166,9 +174,9 @@ pub(super) async fn patch(
     api: State<Api>,
     who: Extension<Identity>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Imported>, Problem> {
-    import(api, who, &headers, &body, Method::PATCH).await
+    import(api, who, &headers, &body?, Method::PATCH).await
 }
 
 async fn import(

@@ -45,6 +45,9 @@ pub(crate) fn parse(parameters: &[(String, String)]) -> Result<Question, Vec<Str
         if parameters[..number].iter().any(|(other, _)| other == name) {
             problems.push(format!("{name}: given more than once"));
         }
+        if value.contains('\0') {
+            problems.push(format!("{name}: must not contain NUL"));
+        }
         let mut time = || match UnixMicros::parse_rfc3339(value) {
             Ok(time) => Some(time.0),
             Err(error) => {
@@ -88,6 +91,7 @@ mod tests {
         assert_eq!((question.gateway.as_deref(), question.from), (Some("g"), Some(1_000_000)));
         let bad = [("gateway", ""), ("from", "x"), ("too", "y"), ("to", "z"), ("to", "z")];
         assert_eq!(parsed(&bad).unwrap_err().len(), 6);
+        assert!(parsed(&[("gateway", "a\0")]).unwrap_err()[0].contains("NUL"));
         let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
         assert!(parsed(&[("from", late), ("to", early)]).unwrap_err()[0].contains("before"));
     }

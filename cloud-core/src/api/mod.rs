@@ -4,7 +4,7 @@
 //! - `series.rs`, `devices.rs`, `groups.rs`, `following.rs`, `overview.rs`: what the page shows.
 //! - `raw.rs`, `dead_letters/`, `ledger.rs`, `status.rs`, `audit.rs`: for those who look closer.
 //! - `parameters.rs`, `cursor.rs`, `arrow.rs`, `respond.rs`, `problem.rs`: reading and answering.
-//! - `openapi.rs`: the description of all of it; `ui.rs`: the page itself.
+//! - `openapi.rs`, `described.rs`: the description of all of it; `ui.rs`: the page itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,7 @@ mod arrow;
 mod audit;
 mod cursor;
 mod dead_letters;
+mod described;
 mod devices;
 mod following;
 mod groups;

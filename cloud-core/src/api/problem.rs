@@ -1,5 +1,6 @@
 //! Problem details (RFC 9457), and the one table from errors to them.
 
+use axum::extract::rejection::{BytesRejection, PathRejection, StringRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -77,6 +78,15 @@ impl Problem {
         Self { retry_after_seconds: Some(5), ..problem }
     }
 
+    /// A body that could not be read.
+    fn of_body(status: StatusCode, why: &str) -> Self {
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            Self::new(413, "Content too large", "the request is too large; send less at once")
+        } else {
+            Self::bad_request(vec![format!("body: {why}")])
+        }
+    }
+
     /// A query that took too long.
     pub fn timeout() -> Self {
         Self::new(504, "Query timeout", "the query took too long; ask for less at once")
@@ -102,6 +112,24 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a query failed");
         Self::unavailable("the database can't be reached at the moment")
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::of_body(rejection.status(), &rejection.body_text())
+    }
+}
+
+impl From<StringRejection> for Problem {
+    fn from(rejection: StringRejection) -> Self {
+        Self::of_body(rejection.status(), &rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad_request(vec![format!("path: {}", rejection.body_text())])
     }
 }
 

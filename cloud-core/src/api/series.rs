@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::{Api, cursor, devices};
+use super::{Api, cursor, described, devices};
 use crate::series::{self, AUTO_POINTS_MAX, Page, Point, Resolution, choose, label};
 use crate::store::rollup::Table;
 use crate::store::rollup::serve::SeriesRow;
@@ -114,8 +114,8 @@ struct Asked<'a> {
     ("group" = Option<String>, Query),
     ("from" = String, Query, format = DateTime, description = "RFC 3339, included"),
     ("to" = String, Query, format = DateTime, description = "RFC 3339, not included"),
-    ("resolution" = Option<String>, Query, description = "1m, 1h, 1d, or auto (the default): the finest with at most 1,500 points"),
-    ("stat" = Option<String>, Query, description = "some of count,avg,min,max,p50,p95,sum; all by default"),
+    ("resolution" = inline(Option<described::Resolution>), Query, description = "auto by default: the finest with at most 1,500 points"),
+    ("stat" = inline(Option<Vec<described::Stat>>), Query, description = "all by default; repeated, or with commas"),
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "1,500 points by default"),
     ("cursor" = Option<String>, Query, description = "next_cursor of the page before")),
     responses((status = 200, content((Series = "application/json"), (String = "text/csv"),

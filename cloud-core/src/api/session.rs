@@ -1,6 +1,7 @@
 //! Sessions of browsers: a token is shown once, and a cookie that scripts can't read stands for
 //! it from then on.
 
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -46,15 +47,16 @@ impl From<&Identity> for Session {
 }
 
 /// Begins a session: the answer sets a cookie.
-#[utoipa::path(post, path = "/v1/session", tag = "session", request_body = SignIn, responses(
+#[utoipa::path(post, path = "/v1/session", tag = "session", security(()), request_body = SignIn,
+    responses(
     (status = 200, body = Session), (status = 400, body = Problem), (status = 401, body = Problem),
     (status = 413, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn post(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let SignIn { token } = serde_json::from_slice(&body)
+    let SignIn { token } = serde_json::from_slice(&body?)
         .map_err(|error| Problem::bad_request(vec![format!("body: {error}")]))?;
     let unknown = || Problem::unauthorized("the token is unknown, expired or revoked");
     let token = Secret::parse(Kind::Token, token.trim()).ok_or_else(unknown)?;

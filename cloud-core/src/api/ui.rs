@@ -1,6 +1,7 @@
 //! The page, as it was built into the binary.
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 
@@ -23,7 +24,8 @@ pub(super) async fn docs() -> Html<&'static str> {
 }
 
 /// A file of the page; its name changes with its content.
-pub(super) async fn asset(Path(path): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn asset(path: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let Path(path) = path?;
     let found = built::ASSETS.iter().find(|(name, _)| *name == path);
     let (name, bytes) = found.ok_or_else(|| Problem::not_found("there is no such file"))?;
     let content_type = match name.rsplit('.').next() {

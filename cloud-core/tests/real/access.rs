@@ -1,5 +1,7 @@
 //! Who may do what: every route, with every role and with none (spec S5).
 
+use std::collections::BTreeSet;
+
 use axum::http::Method;
 use cloud_core::access::Role;
 use cloud_core::api::ApiConfig;
@@ -83,6 +85,10 @@ async fn the_description_has_every_route_and_no_other() {
         .map(|route| (route.path.to_owned(), route.method.to_string()))
         .collect();
     routes.sort();
+    let operations = description["paths"].as_object().unwrap().values();
+    let operations = operations.flat_map(|methods| methods.as_object().unwrap().values());
+    let ids: BTreeSet<&str> = operations.filter_map(|one| one["operationId"].as_str()).collect();
+    assert_eq!(ids.len(), described.len(), "an operation without an id of its own: {ids:?}");
     let mut described_sorted = described;
     described_sorted.sort();
     assert_eq!(described_sorted, routes);

@@ -161,7 +161,7 @@ impl Wiring<'_> {
             "ready_file = {ready:?}\n[gateway]\nname = \"gw-1\"\nfleet = {fleet:?}\n\
              [http]\nlisten = \"{http}\"\n[admin]\nlisten = \"{admin}\"\n\
              [spool]\ndir = {spool:?}\n[kafka]\nbootstrap = {kafka:?}\n\
-             topic_prefix = {prefix:?}\n",
+             topic_prefix = {prefix:?}\n{DEAD_LETTERS}",
             ready = self.dir.join("gateway.ready"),
             fleet = self.config.fleet,
             http = self.gateway_http,
@@ -172,6 +172,9 @@ impl Wiring<'_> {
         )
     }
 }
+
+/// The oracle looks for every rejection, and simulated devices make many.
+const DEAD_LETTERS: &str = "[dead_letters]\ndevice_burst = 1000000\ntotal_burst_bytes = 1073741824\n";
 
 fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     // A String takes every write.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::cursor::LetterCursor;
 use super::{FILTERS, Summary, check, identify, set, summary};
 use crate::api::Api;
+use crate::api::described::DeadLetterState;
 use crate::api::problem::Problem;
 use crate::query::QueryError;
 use crate::store::dead_letters::find::{Filter, Find, Order};
@@ -28,7 +29,7 @@ struct Page {
 
 /// Dead letters, newest first.
 #[derive(Serialize, ToSchema)]
-#[schema(as = DeadLetters)]
+#[schema(as = DeadLetterList)]
 pub(in crate::api) struct Answer<'a> {
     dead_letters: Vec<Listed<'a>>,
     next_cursor: Option<String>,
@@ -49,7 +50,7 @@ struct Listed<'a> {
     ("reason" = Option<String>, Query), ("stage" = Option<String>, Query),
     ("gateway" = Option<String>, Query), ("fleet" = Option<String>, Query),
     ("device" = Option<String>, Query),
-    ("state" = Option<String>, Query, description = "open, replayed or resolved"),
+    ("state" = inline(Option<DeadLetterState>), Query),
     ("from" = Option<String>, Query, format = DateTime, description = "RFC 3339, included"),
     ("to" = Option<String>, Query, format = DateTime, description = "RFC 3339, not included"),
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "100 by default"),

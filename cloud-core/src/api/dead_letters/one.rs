@@ -1,6 +1,7 @@
 //! `GET /v1/dead-letters/{id}`: all that is known of a letter, and its original bytes.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -64,8 +65,9 @@ struct Header<'a> {
     (status = 429, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem)))]
 pub(in crate::api) async fn get(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let Path(id) = id?;
     let place: Place =
         id.parse().map_err(|wanted| Problem::bad_request(vec![format!("id: {wanted}")]))?;
     let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;

@@ -16,6 +16,7 @@ use super::cursor::LetterCursor;
 use super::{FILTERS, check, identify, set};
 use crate::access::Identity;
 use crate::api::Api;
+use crate::api::described;
 use crate::api::problem::Problem;
 use crate::deadletter::decide::Refusal;
 use crate::deadletter::replay::{Outcome, ReplayReport, ReplayRequest, Selection};
@@ -72,28 +73,9 @@ struct Status<'a> {
     detail: Option<&'static str>,
 }
 
-/// What is to be replayed: ids, or a filter with a limit.
-#[derive(ToSchema)]
-#[schema(as = ReplayRequest)]
-#[allow(dead_code, reason = "the schema of what is parsed by hand, to name all mistakes")]
-pub(in crate::api) struct Request {
-    /// As in the list; or else `filter`.
-    #[schema(nullable = false)]
-    ids: Option<Vec<String>>,
-    /// As the parameters of the list; {} for all open letters.
-    #[schema(value_type = Object, required = false)]
-    filter: Option<Map<String, Value>>,
-    #[schema(nullable = false, minimum = 1, maximum = 10000)]
-    limit: Option<u32>,
-    cursor: Option<String>,
-    /// Only decides.
-    #[schema(nullable = false)]
-    dry_run: Option<bool>,
-}
-
 /// Holds dead letters against admission again, and sends what passes.
 #[utoipa::path(post, path = "/v1/dead-letters/replay", tag = "dead letters",
-    request_body = Request, responses((status = 200, body = Answer), (status = 400, body = Problem),
+    request_body = described::ReplayRequest, responses((status = 200, body = Answer), (status = 400, body = Problem),
     (status = 401, body = Problem), (status = 403, body = Problem), (status = 413, body = Problem),
     (status = 429, body = Problem), (status = 500, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem)))]
@@ -103,10 +85,7 @@ pub(in crate::api) async fn post(
     headers: HeaderMap,
     body: Result<String, StringRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| match error.status().as_u16() {
-        413 => Problem::new(413, "Content too large", "the request is too large; ask for less"),
-        _ => Problem::bad_request(vec![format!("body: {error}")]),
-    })?;
+    let body = body?;
     let Some(replayer) = api.replayer.clone() else {
         return Err(Problem::unavailable("replays are not set up in this process"));
     };
