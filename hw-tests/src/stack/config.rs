@@ -174,7 +174,8 @@ impl Wiring<'_> {
 }
 
 /// The oracle looks for every rejection, and simulated devices make many.
-const DEAD_LETTERS: &str = "[dead_letters]\ndevice_burst = 1000000\ntotal_burst_bytes = 1073741824\n";
+const DEAD_LETTERS: &str =
+    "[dead_letters]\ndevice_burst = 1000000\ntotal_burst_bytes = 1073741824\n";
 
 fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     // A String takes every write.
