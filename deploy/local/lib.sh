@@ -3,7 +3,7 @@
 #
 # State of one checkout, all of it under $local_dir:
 #   ports          NAME=PORT lines; chosen once, so that a restart keeps its address
-#   env            what tests read: PENSTOCK_KAFKA, PENSTOCK_PG, PENSTOCK_S3_ENDPOINT
+#   env            what tests read: PENSTOCK_KAFKA (and _GUEST), PENSTOCK_PG, PENSTOCK_S3_ENDPOINT
 #   run/X.pid      "PID STARTED", the latter from /proc, so that a reused pid is not taken for ours
 #   log/X.log      what the service prints
 #   kafka/ postgres/   data
@@ -128,7 +128,10 @@ choose_port() {
 write_env() {
   lock_state
   {
-    ! running kafka || echo "PENSTOCK_KAFKA=127.0.0.1:$(known_port KAFKA)"
+    if running kafka; then
+      echo "PENSTOCK_KAFKA=127.0.0.1:$(known_port KAFKA)"
+      echo "PENSTOCK_KAFKA_GUEST=10.0.2.2:$(known_port KAFKA_GUEST)"
+    fi
     ! running postgres || echo "PENSTOCK_PG=postgres://penstock@127.0.0.1:$(known_port POSTGRES)/postgres"
     ! running s3 || echo "PENSTOCK_S3_ENDPOINT=http://127.0.0.1:$(known_port S3)"
   } >"$local_dir/env.new"

@@ -27,8 +27,12 @@ use crate::listen::{self, Ingest};
 use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::board::{Board, Parts};
 use crate::status::link::LinkWatch;
+use crate::status::manager::ServiceManager;
 use crate::status::ready::Readiness;
 use crate::status::{self, Status};
+
+/// Also how often the service manager hears that the gateway is alive.
+const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a running gateway listens.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -44,8 +48,9 @@ pub struct Addresses {
 /// # Errors
 /// When it can't start, or a stage that must not end has ended.
 pub async fn run(config: GatewayConfig) -> anyhow::Result<()> {
+    let manager = ServiceManager::from_env();
     let stop = shutdown::on_signals().context("install the signal handlers")?;
-    start(config, stop).await?.finished().await
+    start(config, stop).await?.finished(&manager).await
 }
 
 /// A gateway that takes events.
@@ -138,20 +143,25 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
 }
 
 impl Running {
-    /// Waits for the stop and the whole drain.
+    /// Waits for the stop and the whole drain, and tells the service manager meanwhile.
     ///
     /// # Errors
     /// When a stage ended that must not: the process should exit and be started again.
-    pub async fn finished(self) -> anyhow::Result<()> {
-        let mut watch = tokio::time::interval(Duration::from_secs(1));
+    pub async fn finished(self, manager: &ServiceManager) -> anyhow::Result<()> {
+        manager.ready();
+        let mut watch = tokio::time::interval(SUPERVISE_EVERY);
         let failed = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break None,
-                _ = watch.tick() => if self.forwarder.is_finished() {
-                    break Some(anyhow!("the forwarder's thread has ended"));
-                },
+                _ = watch.tick() => {
+                    manager.alive();
+                    if self.forwarder.is_finished() {
+                        break Some(anyhow!("the forwarder's thread has ended"));
+                    }
+                }
             }
         };
+        manager.draining();
         self.stop.cancel();
         self.listener.await.context("the listener panicked")?;
         self.stop_forwarder.cancel();

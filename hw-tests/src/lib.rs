@@ -6,5 +6,6 @@ pub mod bench;
 pub mod demo;
 pub mod fleet;
 pub mod oracle;
+pub mod power_cut;
 pub mod simulate;
 pub mod stack;

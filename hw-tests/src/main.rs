@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use hw_tests::{bench, demo, simulate};
+use hw_tests::{bench, demo, power_cut, simulate};
 use penstock_common::telemetry::{self, LogConfig};
 
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a simulated fleet against a gateway that is already there.
     Simulate(simulate::SimulateArgs),
+    /// Cut the power of a virtual machine that runs a gateway, and look for loss.
+    PowerCut(power_cut::PowerCutArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Simulate(args) => simulate::run(args).await,
+                Command::PowerCut(args) => power_cut::run(args).await,
                 Command::Bench(Bench::Ingest(args)) => bench::ingest::run(args).await,
                 Command::Bench(Bench::Core(args)) => bench::core::run(args).await,
                 Command::Bench(Bench::Query(args)) => bench::query::run(args).await,

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use hw_tests::oracle::api::CoreApi;
 use hw_tests::oracle::checker::{Checker, Tolerance};
 use hw_tests::oracle::record::{Fingerprint, NewRecord, Told, ToldDevice, ToldFleet};
+use hw_tests::oracle::topics;
 use hw_tests::oracle::verdict::Verdict;
-use hw_tests::oracle::{Places, topics};
 use hw_tests::stack::{StackConfig, kafka};
 use penstock_common::codec::{self, Headers};
 use penstock_common::event::{DeadLetterMeta, Epoch, EventMeta, Flags, Provenance, UnixMicros};
@@ -129,13 +128,6 @@ async fn verdict_after(more: impl FnOnce(&Sender)) -> Verdict {
     sender.producer.flush(Duration::from_secs(30)).unwrap();
 
     let told = told();
-    let places = Places {
-        kafka: kafka.clone(),
-        topic_prefix: prefix.clone(),
-        api: CoreApi { address: ([127, 0, 0, 1], 0).into(), token: String::new() },
-        gateways: Vec::new(),
-        rollup_dsn: String::new(),
-    };
     let verdict = tokio::task::block_in_place(|| {
         let mut checker = Checker::new(&told, Tolerance::default());
         for device in &told.devices {
@@ -146,7 +138,7 @@ async fn verdict_after(more: impl FnOnce(&Sender)) -> Verdict {
                 checker.stored(&device.device_id, &event_id.to_string(), &payload);
             }
         }
-        topics::read(&places, &told, &mut checker).unwrap();
+        topics::read(&kafka, &prefix, &told, &mut checker).unwrap();
         checker.finish()
     });
     kafka::delete_topics(&kafka, &prefix).await.unwrap();

@@ -5,6 +5,7 @@
 pub mod advice;
 pub mod board;
 pub mod link;
+pub mod manager;
 mod page;
 pub mod ready;
 pub mod spool;

@@ -32,7 +32,7 @@ async fn beyond_the_budget_rejections_are_counted_and_not_kept() {
     let set = ["dead_letters.device_burst=3", "dead_letters.device_per_hour=1"];
     let gateway = Gateway::start(&set).await;
     let bad = event(7).replace("1.4.2", "9.0.0");
-    let body = format!("[{}]", vec![bad.as_str(); 10].join(","));
+    let body = format!("[{}]", [bad.as_str(); 10].join(","));
     // The device is told in full all the same.
     let answer = gateway.post(&body).await;
     assert_eq!(answer.status, 400);

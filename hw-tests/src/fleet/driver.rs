@@ -19,7 +19,6 @@ use super::{Fault, FleetConfig};
 use crate::oracle::record::{Told, ToldDevice, ToldFleet};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(3);
 
 struct Shared {
     config: Arc<FleetConfig>,
@@ -138,7 +137,7 @@ async fn deliver(shared: &Shared, batch: &Batch, jitter: f64) -> Option<Vec<Told
         batch.items.as_slice(),
         [Item::New { record, .. }] if record.fault == Some(Fault::BrokenBody)
     );
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    let mut backoff = Backoff::new(RETRY_FIRST, shared.config.retry_max);
     loop {
         tally.requests.add(1);
         let (content_type, encoding) =

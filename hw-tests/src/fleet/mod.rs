@@ -66,6 +66,8 @@ pub struct FleetConfig {
     pub connections_max: usize,
     /// How long a device waits for an answer.
     pub request_timeout: Duration,
+    /// The longest pause before a device tries again what got no answer.
+    pub retry_max: Duration,
     /// After the stop, how long devices go on trying to learn what became of their last batch.
     pub resolve_within: Duration,
 }
@@ -92,6 +94,7 @@ impl FleetConfig {
             zstd_share: 0.1,
             connections_max: 128,
             request_timeout: Duration::from_secs(10),
+            retry_max: Duration::from_secs(3),
             resolve_within: Duration::from_secs(60),
         }
     }

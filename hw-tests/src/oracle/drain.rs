@@ -47,10 +47,18 @@ pub async fn wait(places: &Places) -> anyhow::Result<()> {
 /// # Errors
 /// When nothing moves for a minute.
 pub async fn spools(places: &Places) -> anyhow::Result<()> {
+    empty(&places.gateways).await
+}
+
+/// Waits until the spools of the gateways at these admin addresses are empty.
+///
+/// # Errors
+/// When nothing moves for a minute.
+pub async fn empty(gateways: &[SocketAddr]) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     loop {
         let mut entries = 0;
-        for gateway in &places.gateways {
+        for gateway in gateways {
             entries += pending(*gateway)
                 .await
                 .with_context(|| format!("metrics of the gateway at {gateway}"))?

@@ -60,7 +60,8 @@ pub async fn judge(
     drain::wait(places).await.context("wait until the pipeline has drained")?;
     let mut checker = Checker::new(told, tolerance);
     api::read_store(&places.api, told, &mut checker).await.context("read the store")?;
-    tokio::task::block_in_place(|| topics::read(places, told, &mut checker))
+    let Places { kafka, topic_prefix, .. } = places;
+    tokio::task::block_in_place(|| topics::read(kafka, topic_prefix, told, &mut checker))
         .context("read the topics")?;
     Ok(checker.finish())
 }

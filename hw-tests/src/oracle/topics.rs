@@ -10,7 +10,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::Places;
 use super::checker::Checker;
 use super::record::ToldFleet;
 
@@ -21,11 +20,16 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When a topic can't be read to its end.
-pub fn read(places: &Places, told: &ToldFleet, checker: &mut Checker<'_>) -> anyhow::Result<()> {
-    let raw = Topic::RawEvents.name(&places.topic_prefix);
-    read_topic(&places.kafka, &raw, |message| raw_event(told, checker, message))?;
-    let dead = Topic::DeadLetter.name(&places.topic_prefix);
-    read_topic(&places.kafka, &dead, |message| dead_letter(told, checker, message))
+pub fn read(
+    kafka: &str,
+    topic_prefix: &str,
+    told: &ToldFleet,
+    checker: &mut Checker<'_>,
+) -> anyhow::Result<()> {
+    let raw = Topic::RawEvents.name(topic_prefix);
+    read_topic(kafka, &raw, |message| raw_event(told, checker, message))?;
+    let dead = Topic::DeadLetter.name(topic_prefix);
+    read_topic(kafka, &dead, |message| dead_letter(told, checker, message))
 }
 
 /// The end offset of every partition of a topic. Blocking.

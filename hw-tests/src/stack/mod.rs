@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use self::config::Wiring;
 pub use self::config::{CoreConfig, StackConfig};
 use self::database::Database;
+pub(crate) use self::place::{binary, free_ports};
 pub use self::place::{local_dir, repo_dir};
 use self::process::Process;
 use crate::oracle::Places;

@@ -33,7 +33,7 @@ pub fn local_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// A binary of this workspace: in `PENSTOCK_BIN_DIR`, or beside the one that runs now.
-pub(super) fn binary(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
     if let Some(dir) = std::env::var_os("PENSTOCK_BIN_DIR") {
         let path = Path::new(&dir).join(name);
         return if path.is_file() { Ok(path) } else { missing(name, &[path]) };
@@ -52,7 +52,7 @@ fn missing(name: &str, places: &[PathBuf]) -> anyhow::Result<PathBuf> {
 }
 
 /// Loopback ports that nobody listens on.
-pub(super) fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     let mut rng = rand::rng();
     let mut held = Vec::with_capacity(N);
     for _ in 0..1000 {

@@ -242,7 +242,7 @@ impl Drop for Process {
 /// Starts a child that dies with us, even when we are killed.
 ///
 /// The kernel watches the *thread* that made the child, so one that never ends makes them all.
-fn spawn(command: Command) -> std::io::Result<Child> {
+pub(crate) fn spawn(command: Command) -> std::io::Result<Child> {
     type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
     static JOBS: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     let jobs = JOBS.get_or_init(|| {
