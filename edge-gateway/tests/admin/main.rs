@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use edge_gateway::config::GatewayConfig;
 use edge_gateway::gateway::{self, Running};
+use edge_gateway::status::manager::ServiceManager;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,7 +55,7 @@ impl Gateway {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.running.finished().await.unwrap();
+        self.running.finished(&ServiceManager::from_env()).await.unwrap();
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
