@@ -242,7 +242,8 @@ fn each_piece_ends_in_a_state_it_was_in() {
         .collect();
     let mut total = Loss::default();
     for _ in 0..300 {
-        for _ in 0..rng.random_range(0..20) {
+        // Enough that many a piece is written again before it is flushed.
+        for _ in 0..rng.random_range(0..80) {
             step(&mut disk, &mut model, &mut rng);
         }
         let keep_share = [0.0, 0.3, 1.0][rng.random_range(0..3)];
@@ -261,7 +262,7 @@ fn each_piece_ends_in_a_state_it_was_in() {
 }
 
 fn step(disk: &mut VolatileDisk, model: &mut BTreeMap<u64, Allowed>, rng: &mut ChaCha8Rng) {
-    if rng.random_bool(0.1) {
+    if rng.random_bool(0.03) {
         disk.flush().unwrap();
         for allowed in model.values_mut() {
             if let Some(newest) = allowed.since.pop() {
