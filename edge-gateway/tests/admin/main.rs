@@ -40,6 +40,7 @@ impl Gateway {
             "gateway.name=bench-1",
             "gateway.fleet=press-line",
             "http.listen=127.0.0.1:0",
+            "http.auth=off",
             "admin.listen=127.0.0.1:0",
             "kafka.bootstrap=127.0.0.1:1",
             "kafka.drain_ms_max=0",
