@@ -34,7 +34,7 @@ pub struct ListenMetrics {
     /// From the end of the headers to the answer, of requests whose entries are durable.
     pub ack_latency: Histogram,
     /// Requests that may not come, or not now, by the problem's name.
-    pub refused: IntCounterVec,
+    pub refused_requests: IntCounterVec,
     /// Open connections.
     pub connections: IntGauge,
     /// Connections that were closed before any request was let in, by reason.
@@ -94,7 +94,7 @@ impl ListenMetrics {
                 "Bytes of request bodies as sent",
             )?,
             ack_latency: Histogram::with_opts(latency.buckets(ACK_BUCKETS.to_vec()))?,
-            refused: IntCounterVec::new(
+            refused_requests: IntCounterVec::new(
                 Opts::new(
                     "penstock_gateway_refused_requests_total",
                     "Requests refused for their key or their fleet's limit",
@@ -125,9 +125,9 @@ impl ListenMetrics {
             metrics.not_kept.with_label_values(&[reason.as_str()]);
         }
         for kind in Kind::REFUSED {
-            metrics.refused.with_label_values(&[kind.name()]);
+            metrics.refused_requests.with_label_values(&[kind.name()]);
         }
-        registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.refused_requests.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.received.clone()))?;
         registry.register(Box::new(metrics.not_kept.clone()))?;

@@ -179,7 +179,7 @@ impl<D: Durable> Ingest<D> {
 
     /// Counts a request that may not come, or not now, and tells about it.
     fn refuse(&self, kind: Kind, source: IpAddr) {
-        self.metrics.refused.with_label_values(&[kind.name()]).inc();
+        self.metrics.refused_requests.with_label_values(&[kind.name()]).inc();
         self.access.tell(kind.name(), source);
     }
 }
