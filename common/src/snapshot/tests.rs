@@ -54,7 +54,7 @@ fn the_file_is_exactly_this() {
     let bytes = sample().encode().unwrap();
     let expected = concat!(
         r#"{"format":1,"#,
-        r#""sha256":"c8","#,
+        r#""sha256":"19b6e9003e433e2133d8d5c0404a0206fa9247e794a51429d6f71223621333e9","#,
         r#""snapshot":{"made_at":"2026-01-15T08:30:00Z","#,
         r#""schemas":[{"version":1,"schema":{"properties": {"metrics": {"properties": {"a": {}}}}}}],"#,
         r#""firmware_rules":{"rules": [{"firmware": ">=1.0.0", "schema": 1}]},"#,
