@@ -128,7 +128,14 @@ choose_port() {
 write_env() {
   lock_state
   {
-    ! running kafka || echo "PENSTOCK_KAFKA=127.0.0.1:$(known_port KAFKA)"
+    if running kafka; then
+      echo "PENSTOCK_KAFKA=127.0.0.1:$(known_port KAFKA)"
+      if [[ -n $(known_port KAFKA_TLS) ]]; then
+        echo "PENSTOCK_KAFKA_TLS=127.0.0.1:$(known_port KAFKA_TLS)"
+        echo "PENSTOCK_KAFKA_SASL=127.0.0.1:$(known_port KAFKA_SASL)"
+        echo "PENSTOCK_KAFKA_SECRETS=$local_dir/kafka/tls"
+      fi
+    fi
     ! running postgres || echo "PENSTOCK_PG=postgres://penstock@127.0.0.1:$(known_port POSTGRES)/postgres"
     ! running s3 || echo "PENSTOCK_S3_ENDPOINT=http://127.0.0.1:$(known_port S3)"
   } >"$local_dir/env.new"
