@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
 use crate::listen::ListenConfig;
+use crate::pressure::PressureConfig;
 use crate::spool::SpoolConfig;
 
 /// The whole file.
@@ -26,6 +27,8 @@ pub struct GatewayConfig {
     pub admin: AdminConfig,
     /// The durable spool.
     pub spool: SpoolConfig,
+    /// What is done when not everything can be kept or forwarded.
+    pub pressure: PressureConfig,
     /// The bus.
     pub kafka: KafkaConfig,
     /// What it says of itself for the ledger.
@@ -79,6 +82,7 @@ impl GatewayConfig {
         self.gateway.validate(&mut problems);
         self.http.validate(&mut problems);
         self.spool.validate(&mut problems);
+        self.pressure.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
         problems

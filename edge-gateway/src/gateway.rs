@@ -10,19 +10,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use penstock_common::clock::SystemClock;
 use penstock_common::schema::SchemaSet;
 use penstock_common::shutdown;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admitter;
+use crate::clock::GatewayClock;
 use crate::config::GatewayConfig;
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
+use crate::forward::view::SharedView;
 use crate::listen::{self, Ingest};
+use crate::pressure::CoreHold;
+use crate::pressure::gate::Gate;
+use crate::pressure::stage::{PressureMetrics, Sample, Stage, Watched};
 use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::ready::Readiness;
 use crate::status::{self, Status};
@@ -54,6 +59,7 @@ pub struct Running {
     forwarder: JoinHandle<()>,
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
+    clock: tokio::task::JoinHandle<()>,
 }
 
 /// Starts a gateway; cancelling `stop` drains it.
@@ -71,25 +77,48 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let OpenSpool { handle: spool, reader, report: _ } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
+    let clock = Arc::new(GatewayClock::open(&config.spool.dir, &registry)?);
 
     let admitter = Admitter::new(SchemaSet::baked()?, config.gateway.fleet.as_str().into());
-    let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?;
-
     let stop_forwarder = CancellationToken::new();
+    let view = SharedView::default();
+    let metrics = PressureMetrics::new(&registry)?;
+    let gate = Gate::new(metrics.refused.clone());
+    // The core's word comes with the snapshot; until then it never asks to hold.
+    let (_, core) = watch::channel(CoreHold::default());
+    let pressure = Stage {
+        config: config.pressure,
+        spool_bytes_max: config.spool.bytes_max,
+        dir: config.spool.dir.clone(),
+        watched: Watching { spool: spool.clone(), view: view.clone() },
+        core,
+        evict: None,
+        gate: gate.clone(),
+        metrics,
+    };
+    let (pressure, _) = pressure.spawn(stop_forwarder.clone());
+    let ingest = Ingest::new(admitter, spool.clone(), clock.clone(), &registry)?.gated(gate);
+
     let gateway: Arc<str> = config.gateway.name.as_str().into();
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
         config: config.kafka,
         status: config.status,
-        clock: Arc::new(SystemClock),
+        clock: clock.clone(),
         gateway,
         reader,
         spool: spool.clone(),
+        hold: pressure.hold,
         metrics: ForwardMetrics::new(&registry)?,
+        view,
     }
     .spawn(stop_forwarder.clone())
     .context("start the forwarder's thread")?;
 
+    let clock = tokio::spawn({
+        let stop = stop_forwarder.clone();
+        async move { clock.keep(stop).await }
+    });
     let status = Status { readiness: readiness.clone(), registry };
     tokio::spawn(status::serve(admin, status, stop_forwarder.clone()));
 
@@ -109,7 +138,25 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         announce(path, &addresses)?;
     }
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "taking events");
-    Ok(Running { addresses, stop, listener, forwarder, stop_forwarder, spool })
+    Ok(Running { addresses, stop, listener, forwarder, stop_forwarder, spool, clock })
+}
+
+/// What pressure looks at.
+struct Watching {
+    spool: SpoolHandle,
+    view: SharedView,
+}
+
+impl Watched for Watching {
+    fn sample(&self) -> Sample {
+        let stat = self.spool.stat();
+        Sample {
+            spool_bytes: stat.disk_bytes,
+            pending_entries: stat.pending_entries,
+            is_failing: stat.is_failing,
+            acknowledged_total: self.view.get().acknowledged_total,
+        }
+    }
 }
 
 impl Running {
@@ -133,6 +180,7 @@ impl Running {
         let (forwarder, spool) = (self.forwarder, self.spool);
         let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;
         spool.close().await;
+        self.clock.await.context("the clock's keeper panicked")?;
         match (failed, joined) {
             (None, Ok(())) => Ok(()),
             (Some(error), _) => Err(error),

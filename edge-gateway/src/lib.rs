@@ -2,9 +2,11 @@
 //! forwards them. The way of an event is the order of the modules below.
 
 pub mod admit;
+pub mod clock;
 pub mod config;
 pub mod forward;
 pub mod gateway;
 pub mod listen;
+pub mod pressure;
 pub mod spool;
 pub mod status;

@@ -22,6 +22,7 @@ use serde::Deserialize;
 pub use self::metrics::ListenMetrics;
 pub use self::server::serve;
 use crate::admit::{Admitter, BODY_BYTES_MAX};
+use crate::pressure::gate::Gate;
 use crate::spool::entry::Entry;
 use crate::spool::{SpoolError, SpoolHandle};
 
@@ -106,6 +107,7 @@ pub struct Ingest<D = SpoolHandle> {
     spool: D,
     clock: Arc<dyn Clock>,
     metrics: ListenMetrics,
+    gate: Option<Gate>,
 }
 
 impl<D: Durable> Ingest<D> {
@@ -119,7 +121,13 @@ impl<D: Durable> Ingest<D> {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)? })
+        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)?, gate: None })
+    }
+
+    /// Asks this gate before a request's body is read.
+    #[must_use]
+    pub fn gated(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 }
 
