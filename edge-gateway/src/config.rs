@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
 use crate::listen::ListenConfig;
+use crate::listen::mqtt::MqttConfig;
 use crate::spool::SpoolConfig;
 
 /// The whole file.
@@ -22,6 +23,8 @@ pub struct GatewayConfig {
     pub gateway: Identity,
     /// The devices' side.
     pub http: ListenConfig,
+    /// The facility's MQTT broker; none: no MQTT.
+    pub mqtt: Option<MqttConfig>,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// The durable spool.
@@ -78,6 +81,9 @@ impl GatewayConfig {
         let mut problems = Vec::new();
         self.gateway.validate(&mut problems);
         self.http.validate(&mut problems);
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.validate(&mut problems);
+        }
         self.spool.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);

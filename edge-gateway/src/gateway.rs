@@ -1,7 +1,8 @@
 //! Builds the gateway, binds every port before real work, wires the stages, and drains.
 //!
-//! Order of the drain: stop taking requests and answer the open ones; let the forwarder hand
-//! over what it can within its limit; close the spool. What the bus did not take stays on disk.
+//! Order of the drain: stop taking requests and messages, and answer the open ones; let the
+//! forwarder hand over what it can within its limit; close the spool. What the bus did not take
+//! stays on disk.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,10 +19,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admitter;
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, Identity};
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
+use crate::listen::mqtt::MqttListener;
 use crate::listen::{self, Ingest};
 use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::ready::Readiness;
@@ -51,6 +53,7 @@ pub struct Running {
     pub addresses: Addresses,
     stop: CancellationToken,
     listener: tokio::task::JoinHandle<()>,
+    mqtt: Option<tokio::task::JoinHandle<()>>,
     forwarder: JoinHandle<()>,
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
@@ -74,6 +77,17 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
 
     let admitter = Admitter::new(SchemaSet::baked()?, config.gateway.fleet.as_str().into());
     let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?;
+
+    let mqtt = match config.mqtt {
+        None => None,
+        Some(mqtt) => {
+            let Identity { name, fleet } = &config.gateway;
+            let mqtt = MqttListener::new(mqtt, name, fleet, &ingest, &registry)?;
+            let state = mqtt.state();
+            readiness.note(move || state.line());
+            Some(tokio::spawn(mqtt.run(stop.clone())))
+        }
+    };
 
     let stop_forwarder = CancellationToken::new();
     let gateway: Arc<str> = config.gateway.name.as_str().into();
@@ -109,7 +123,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         announce(path, &addresses)?;
     }
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "taking events");
-    Ok(Running { addresses, stop, listener, forwarder, stop_forwarder, spool })
+    Ok(Running { addresses, stop, listener, mqtt, forwarder, stop_forwarder, spool })
 }
 
 impl Running {
@@ -121,14 +135,23 @@ impl Running {
         let mut watch = tokio::time::interval(Duration::from_secs(1));
         let failed = loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break None,
-                _ = watch.tick() => if self.forwarder.is_finished() {
-                    break Some(anyhow!("the forwarder's thread has ended"));
-                },
+                _ = watch.tick() => {
+                    if self.forwarder.is_finished() {
+                        break Some(anyhow!("the forwarder's thread has ended"));
+                    }
+                    if self.mqtt.as_ref().is_some_and(|mqtt| mqtt.is_finished()) {
+                        break Some(anyhow!("the MQTT listener has ended"));
+                    }
+                }
             }
         };
         self.stop.cancel();
         self.listener.await.context("the listener panicked")?;
+        if let Some(mqtt) = self.mqtt {
+            mqtt.await.context("the MQTT listener panicked")?;
+        }
         self.stop_forwarder.cancel();
         let (forwarder, spool) = (self.forwarder, self.spool);
         let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;

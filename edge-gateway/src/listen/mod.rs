@@ -3,11 +3,14 @@
 //! Everything that a client can make large is bounded: connections, header size and time, body
 //! size and time, and the bytes of all bodies that are being worked on. Under load the answer is
 //! 429, never a 5xx; 503 means that the gateway is stopping.
+//!
+//! `mqtt` takes events from a broker, through the same admission into the same spool.
 
 mod answer;
 mod body;
 mod http;
 mod metrics;
+pub mod mqtt;
 mod problem;
 mod server;
 
