@@ -32,6 +32,8 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 /// So few entries are a drained spool, while events keep coming.
 const DRAINED_ENTRIES_MAX: u64 = 300;
+/// Twice the time after which ext4 commits what nobody syncs.
+const SETTLE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Everything that a run needs.
@@ -237,6 +239,8 @@ impl Rig {
         let drained = drain::empty(&[self.machine.admin]).await;
         guest.check_alive()?;
         drained.with_context(|| format!("drain the spool\n{}", guest.console_tail()))?;
+        // Removed segments stay removed once the file system has written that down, by itself.
+        tokio::time::sleep(SETTLE).await;
         self.disk.power_off();
         guest.kill();
         self.disk.lose_power(&mut self.rng, 0.0)?;
@@ -319,7 +323,7 @@ async fn make_image(args: &PowerCutArgs, files: &Path, image: &Path) -> anyhow::
         (Some(path), _) => path.clone(),
         (None, Arch::X86_64) => binary("edge-gateway")?,
         (None, Arch::Aarch64) => {
-            anyhow::bail!("--arch aarch64 needs --gateway, a gateway built for it")
+            anyhow::bail!("--arch aarch64 needs --gateway, built by ./dev build-edge")
         }
     };
     let mut script = Command::new(scripts()?.join("guest"));
