@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::disk::DiskFile;
 use super::record::{Frames, RecordHeader};
 use super::scan::Scan;
-use super::segment::{self, RECORDS_AT};
+use super::segment::RECORDS_AT;
 use super::state::{Segment, Shared};
 use super::{DamagedRange, LogError, Position};
 
@@ -180,7 +180,7 @@ impl Reader {
     fn read(&mut self, segment: &Segment) -> io::Result<Step> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => match self.shared.disk.open(&segment::file_name(self.place.segment)) {
+            None => match self.shared.disk.open(&segment.file_name(self.place.segment)) {
                 Ok(file) => file,
                 Err(_) if self.strikes >= STRIKES_MAX => {
                     self.skip_to(segment, segment.valid_bytes, segment.next_seq);
@@ -228,7 +228,7 @@ impl Reader {
             // Damaged: whatever comes next and is valid goes on.
             _ => scan.find(self.place.offset + 1, &mut raw),
         };
-        let step = self.take(segment, found, &raw);
+        let step = self.take(segment, found, &mut raw);
         raw.shrink_to(8 << 20);
         self.raw = raw;
         self.file = Some(file);
@@ -242,7 +242,12 @@ impl Reader {
         })
     }
 
-    fn take(&mut self, segment: &Segment, found: Option<(u64, RecordHeader)>, raw: &[u8]) -> Step {
+    fn take(
+        &mut self,
+        segment: &Segment,
+        found: Option<(u64, RecordHeader)>,
+        raw: &mut [u8],
+    ) -> Step {
         let Some((offset, header)) = found else {
             self.skip_to(segment, segment.valid_bytes, segment.next_seq);
             return Step::Moved;
@@ -251,15 +256,20 @@ impl Reader {
             self.skip_to(segment, offset, header.first_seq);
         }
         let next = (offset + header.record_bytes(), header.next_seq());
-        let Ok(body) = header.decode_body(raw) else {
-            // Its checksum holds, so it was written like this; it is as good as damaged.
-            self.skip_to(segment, next.0, next.1);
-            return Step::Moved;
-        };
-        (self.place.offset, self.place.seq) = next;
         if self.is_passed(&header) {
+            (self.place.offset, self.place.seq) = next;
             return Step::Moved;
         }
+        let body = match header.decode_body(raw, &self.shared.keys) {
+            Ok(body) => body,
+            Err(error) => {
+                // Its checksum holds, so it was written like this; it is as good as damaged.
+                tracing::error!(segment = self.place.segment, %error, "a record can't be read");
+                self.skip_to(segment, next.0, next.1);
+                return Step::Moved;
+            }
+        };
+        (self.place.offset, self.place.seq) = next;
         let first_wanted = match self.after {
             Some(after) if after.segment == self.place.segment => after.seq.saturating_add(1),
             _ => 0,

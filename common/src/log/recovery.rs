@@ -1,7 +1,8 @@
 //! Opening: starts whatever it finds.
 //!
 //! 1. Read the header of every segment. One whose file can't be read, or that has neither a valid
-//!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted.
+//!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted. One whose
+//!    key is missing is set aside as `*.locked`, until it is there (see [`locked`]).
 //! 2. Remove empty files that no other segment names: a creation that was cut short.
 //! 3. Take each segment's end from the headers that name it as their predecessor. Where there is
 //!    none (the last one, what is left of a failed attempt, a successor with a damaged header),
@@ -20,13 +21,18 @@ use std::sync::Arc;
 use crate::event::Epoch;
 
 use super::disk::{Disk, DiskFile};
-use super::record::Encoder;
+use super::record::{Compression, Encoder};
 use super::retire::Log;
 use super::scan::{Scanned, patiently, scan_file};
-use super::segment::{self, FileKind, RECORDS_AT, SegmentEnd, SegmentHeader};
+use super::segment::{self, FileKind, HeaderError, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared, State};
 use super::writer::{Epochs, Writer};
 use super::{DamagedRange, LogConfig, LogError};
+
+mod ends;
+mod locked;
+
+pub use self::locked::{LockReason, Locked};
 
 /// An open log.
 pub struct Opened {
@@ -51,6 +57,11 @@ pub struct RecoveryReport {
     pub damaged: Vec<DamagedRange>,
     /// Files set aside, by their new names.
     pub quarantined: Vec<String>,
+    /// Segments that can't be read yet, because their key is missing or their format is later.
+    pub locked: Vec<Locked>,
+    /// The least ordinal of a segment that was locked once and can be read now. Where retirement
+    /// was written down at or after it does not count: its entries were passed over by then.
+    pub unlocked: Option<u64>,
     /// Files without a record that were removed.
     pub empty_files: usize,
     /// Bytes behind the last valid record: a write that was cut short.
@@ -75,9 +86,11 @@ pub fn open(
 ) -> Result<Opened, LogError> {
     let mut recovery = Recovery {
         disk,
+        config,
         report: RecoveryReport { tail_synced: true, ..RecoveryReport::default() },
         ends: HashMap::new(),
         lost: Vec::new(),
+        locked: Vec::new(),
     };
     let (found, ordinal_max) = recovery.find_segments(ordinal_floor)?;
     let found = recovery.drop_empty(found);
@@ -88,22 +101,27 @@ pub fn open(
             recovery.sync_last_record(segment);
         }
     }
+    recovery.tell_locked();
     let segments = recovery.find_ends(&found);
-    Ok(recovery.finish(config, segments, ordinal_max, Box::new(epochs)))
+    Ok(recovery.finish(segments, ordinal_max, Box::new(epochs)))
 }
 
 struct Recovery {
     disk: Arc<dyn Disk>,
+    config: LogConfig,
     report: RecoveryReport,
     /// Where segments ended, by those that came after them.
     ends: HashMap<u64, SegmentEnd>,
     /// Ordinals of quarantined segments.
     lost: Vec<u64>,
+    /// Segments that can't be read yet, and why.
+    locked: Vec<(Found, LockReason)>,
 }
 
 /// A segment's file as it was found.
 struct Found {
     ordinal: u64,
+    kind: FileKind,
     file: Box<dyn DiskFile>,
     file_bytes: u64,
     header: Option<SegmentHeader>,
@@ -122,28 +140,30 @@ impl Found {
 impl Recovery {
     fn find_segments(&mut self, ordinal_floor: u64) -> Result<(Vec<Found>, u64), LogError> {
         let names = self.disk.list().map_err(LogError::disk("list the log's directory"))?;
-        let mut ordinals = Vec::new();
-        let mut ordinal_max = 0;
-        for kind in names.iter().filter_map(|name| segment::parse_name(name)) {
-            let (FileKind::Segment(ordinal) | FileKind::Damaged(ordinal)) = kind;
-            ordinal_max = ordinal_max.max(ordinal);
-            if matches!(kind, FileKind::Segment(_)) {
-                ordinals.push(ordinal);
-            }
-        }
-        ordinals.sort_unstable();
-        let mut found = Vec::with_capacity(ordinals.len());
-        for ordinal in ordinals {
-            match patiently(|| self.load(ordinal)) {
-                Ok(segment) => {
+        let mut files: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        files.sort_unstable();
+        let ordinal_max = files.last().map_or(0, |(ordinal, _)| *ordinal);
+        files.retain(|(_, kind)| *kind != FileKind::Damaged);
+        // Of two files of one ordinal, which only hands can make, the segment comes first.
+        files.dedup_by_key(|(ordinal, _)| *ordinal);
+        let mut found = Vec::with_capacity(files.len());
+        for (ordinal, kind) in files {
+            match patiently(|| self.load(ordinal, kind)) {
+                Ok((segment, header)) => {
                     if let Some(end) = segment.header.and_then(|header| header.previous) {
                         self.note_end(end);
                     }
-                    found.push(segment);
+                    let key = segment.header.map(|header| header.key);
+                    found.extend(match header {
+                        Err(HeaderError::Version(version)) => {
+                            self.lock(segment, LockReason::Version(version))?
+                        }
+                        _ => self.lock_unless_readable(segment, key)?,
+                    });
                 }
                 Err(error) => {
                     tracing::error!(segment = ordinal, %error, "a segment can't be read");
-                    self.quarantine(ordinal)?;
+                    self.quarantine(ordinal, kind)?;
                 }
             }
         }
@@ -151,32 +171,30 @@ impl Recovery {
         Ok((found, ordinal_max.max(ordinal_floor)))
     }
 
-    fn load(&self, ordinal: u64) -> io::Result<Found> {
-        let file = self.disk.open(&segment::file_name(ordinal))?;
+    fn load(
+        &self,
+        ordinal: u64,
+        kind: FileKind,
+    ) -> io::Result<(Found, Result<SegmentHeader, HeaderError>)> {
+        let file = self.disk.open(&segment::name_of(ordinal, kind))?;
         let file_bytes = file.length()?;
         let mut bytes = [0; segment::HEADER_BYTES];
-        let n = file.read_at(0, &mut bytes)?;
-        let whole = n == bytes.len();
-        let header = whole.then(|| SegmentHeader::decode(&bytes, ordinal)).flatten();
-        Ok(Found { ordinal, file, file_bytes, header, scanned: None })
+        let header = match file.read_at(0, &mut bytes)? {
+            segment::HEADER_BYTES => SegmentHeader::decode(&bytes, ordinal),
+            _ => Err(HeaderError::Damaged),
+        };
+        let found = Found { ordinal, kind, file, file_bytes, header: header.ok(), scanned: None };
+        Ok((found, header))
     }
 
-    fn quarantine(&mut self, ordinal: u64) -> Result<(), LogError> {
+    fn quarantine(&mut self, ordinal: u64, kind: FileKind) -> Result<(), LogError> {
         let name = segment::damaged_name(ordinal);
-        let rename = self.disk.rename(&segment::file_name(ordinal), &name);
+        let rename = self.disk.rename(&segment::name_of(ordinal, kind), &name);
         rename.map_err(LogError::disk("set a damaged segment aside"))?;
         self.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
         self.report.quarantined.push(name);
         self.lost.push(ordinal);
         Ok(())
-    }
-
-    /// After a failed sync and a kill, a later header may know of more than an earlier one.
-    fn note_end(&mut self, end: SegmentEnd) {
-        let known = self.ends.entry(end.ordinal).or_insert(end);
-        if end.valid_bytes > known.valid_bytes {
-            *known = end;
-        }
     }
 
     fn drop_empty(&mut self, found: Vec<Found>) -> Vec<Found> {
@@ -185,7 +203,7 @@ impl Recovery {
         });
         for segment in empty {
             // Left behind it would harm as little.
-            match self.disk.remove(&segment::file_name(segment.ordinal)) {
+            match self.disk.remove(&segment::name_of(segment.ordinal, segment.kind)) {
                 Ok(()) => self.report.empty_files += 1,
                 Err(error) => tracing::warn!(%error, "remove an empty segment"),
             }
@@ -199,116 +217,17 @@ impl Recovery {
         for mut segment in found {
             if segment.header.is_none() {
                 segment.scan();
-                if segment.scanned.is_none() {
-                    self.quarantine(segment.ordinal)?;
+                let Some(key) = segment.scanned.as_ref().map(|scanned| scanned.key) else {
+                    self.quarantine(segment.ordinal, segment.kind)?;
                     continue;
-                }
+                };
                 tracing::error!(segment = segment.ordinal, "a segment's header is damaged");
+                kept.extend(self.lock_unless_readable(segment, Some(key))?);
+                continue;
             }
             kept.push(segment);
         }
         Ok(kept)
-    }
-
-    fn find_ends(&mut self, found: &[Found]) -> BTreeMap<u64, Segment> {
-        let mut segments = BTreeMap::new();
-        for this in found {
-            let end = self.ends.get(&this.ordinal).copied();
-            segments.insert(this.ordinal, self.end_of(this, end));
-        }
-        let newest = found.last();
-        self.report.torn_bytes = newest.map_or(0, |newest| {
-            newest.file_bytes - segments[&newest.ordinal].valid_bytes.min(newest.file_bytes)
-        });
-        let mut named: Vec<SegmentEnd> = self.ends.values().copied().collect();
-        named.sort_unstable_by_key(|end| end.ordinal);
-        for end in named {
-            self.check_missing(&segments, end);
-        }
-        self.check_continuity(&segments);
-        // Only its header knew where the oldest one began.
-        if let Some((oldest, scanned)) = found.first().and_then(|f| Some((f, f.scanned.as_ref()?)))
-            && oldest.header.is_none()
-            && scanned.is_beheaded
-        {
-            self.note(oldest.ordinal, scanned.epoch, 0, scanned.first_seq);
-        }
-        segments
-    }
-
-    /// Numbers of an epoch go on from segment to segment, whatever their headers say.
-    fn check_continuity(&mut self, segments: &BTreeMap<u64, Segment>) {
-        let mut before: Option<(u64, Segment)> = None;
-        for (&ordinal, &segment) in segments {
-            match before {
-                Some((at, before)) if before.epoch == segment.epoch => {
-                    self.note(at, segment.epoch, before.next_seq, segment.first_seq);
-                }
-                // Without an older one, what came before may be retired.
-                Some(_) => self.note(ordinal, segment.epoch, 0, segment.first_seq),
-                None => {}
-            }
-            before = Some((ordinal, segment));
-        }
-    }
-
-    /// Reports what stood in a segment that another one names and that is not there.
-    fn check_missing(&mut self, segments: &BTreeMap<u64, Segment>, named: SegmentEnd) {
-        let before = segments.range(..named.ordinal).next_back();
-        // Without an older segment it was simply retired.
-        if segments.contains_key(&named.ordinal)
-            || before.is_none() && !self.lost.contains(&named.ordinal)
-        {
-            return;
-        }
-        let first_seq = match before {
-            Some((_, segment)) if segment.epoch == named.epoch => segment.next_seq,
-            _ => 0,
-        };
-        self.note(named.ordinal, named.epoch, first_seq, named.next_seq);
-    }
-
-    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
-        let file_bytes = found.file_bytes;
-        if let (Some(header), Some(end)) = (found.header, declared) {
-            return Segment {
-                epoch: header.epoch,
-                first_seq: header.first_seq,
-                next_seq: end.next_seq.max(header.first_seq),
-                valid_bytes: end.valid_bytes.min(file_bytes),
-                file_bytes,
-            };
-        }
-        let scan = || scan_file(&*found.file, file_bytes, found.header);
-        let Some(scanned) = found.scanned.clone().or_else(scan) else {
-            // Not reached: without a header it was scanned, and with one a scan has a result.
-            let (epoch, valid_bytes) = (Epoch(0), file_bytes);
-            return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes };
-        };
-        for (first_seq, next_seq) in scanned.damaged {
-            self.note(found.ordinal, scanned.epoch, first_seq, next_seq);
-        }
-        let mut next_seq = scanned.next_seq;
-        if let Some(end) = declared.filter(|end| end.next_seq > next_seq) {
-            self.note(found.ordinal, scanned.epoch, next_seq, end.next_seq);
-            next_seq = end.next_seq;
-        }
-        Segment {
-            epoch: scanned.epoch,
-            first_seq: scanned.first_seq,
-            next_seq,
-            valid_bytes: scanned.valid_bytes,
-            file_bytes,
-        }
-    }
-
-    fn note(&mut self, segment: u64, epoch: Epoch, first_seq: u64, next_seq: u64) {
-        let covers = |known: &DamagedRange| {
-            known.epoch == epoch && known.first_seq <= first_seq && next_seq <= known.next_seq
-        };
-        if first_seq < next_seq && !self.report.damaged.iter().any(covers) {
-            self.report.damaged.push(DamagedRange { segment, epoch, first_seq, next_seq });
-        }
     }
 
     /// Writes a segment's last record once more and syncs it.
@@ -331,7 +250,6 @@ impl Recovery {
 
     fn finish(
         mut self,
-        config: LogConfig,
         segments: BTreeMap<u64, Segment>,
         ordinal_max: u64,
         mut epochs: Epochs,
@@ -342,6 +260,7 @@ impl Recovery {
             next_seq: segment.next_seq,
             valid_bytes: segment.valid_bytes,
         });
+        let config = self.config;
         self.report.segments = segments.len();
         self.report.entries =
             segments.values().map(|segment| segment.next_seq - segment.first_seq).sum();
@@ -361,7 +280,9 @@ impl Recovery {
         for range in &self.report.damaged {
             state.note_damage(*range);
         }
-        let shared = Arc::new(Shared::new(self.disk, state));
+        let shared = Arc::new(Shared::new(self.disk, config.keys.clone(), state));
+        let compression = if config.compress { Compression::Lz4 } else { Compression::None };
+        let encoder = Encoder::new(compression, config.keys.newest());
         let writer = Writer {
             shared: shared.clone(),
             config,
@@ -370,7 +291,7 @@ impl Recovery {
             next_seq: 0,
             end,
             active: None,
-            encoder: Encoder::new(config.compress),
+            encoder,
         };
         Opened { writer, log: Log { shared }, report: self.report }
     }

@@ -104,7 +104,7 @@ impl Log {
             };
             let is_damaged = state.is_damaged(ordinal);
             drop(state);
-            match self.give_back(ordinal, is_damaged) {
+            match self.give_back(ordinal, &removed.file_name(ordinal), is_damaged) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     self.shared.state().restore(ordinal, removed);
                     return Err(LogError::disk("remove a segment")(error));
@@ -116,20 +116,20 @@ impl Log {
         }
     }
 
-    fn give_back(&self, ordinal: u64, is_damaged: bool) -> std::io::Result<()> {
-        let (disk, name) = (&self.shared.disk, segment::file_name(ordinal));
+    fn give_back(&self, ordinal: u64, name: &str, is_damaged: bool) -> std::io::Result<()> {
+        let disk = &self.shared.disk;
         if !is_damaged {
-            return disk.remove(&name);
+            return disk.remove(name);
         }
         let names = disk.list()?;
         let kinds = names.iter().filter_map(|name| segment::parse_name(name));
-        if kinds.filter(|kind| matches!(kind, FileKind::Damaged(_))).count() >= SET_ASIDE_MAX {
+        if kinds.filter(|(_, kind)| *kind == FileKind::Damaged).count() >= SET_ASIDE_MAX {
             tracing::warn!(segment = ordinal, "a damaged segment is removed: enough are set aside");
-            return disk.remove(&name);
+            return disk.remove(name);
         }
         let aside = segment::damaged_name(ordinal);
         tracing::warn!(file = aside, "a damaged segment is set aside; it can be removed by hand");
-        disk.rename(&name, &aside)
+        disk.rename(name, &aside)
     }
 
     /// Bytes of all segments; cheaper than [`Self::stat`].

@@ -1,4 +1,4 @@
-//! The segment: a file of records of one epoch.
+//! The segment: a file of records of one epoch, all sealed with one key or none.
 //!
 //! Its name is `{ordinal:016x}.seg`; ordinals ascend and are never used twice. It begins with a
 //! header of 96 bytes, little-endian; records follow without gaps. A file holds at most one
@@ -7,8 +7,9 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `PNSTKSEG` |
-//! | 8 | 2 | format version, 1 |
-//! | 10 | 6 | zero |
+//! | 8 | 2 | format version: 2; 1 is read too |
+//! | 10 | 2 | zero |
+//! | 12 | 4 | key id of all its records ([`super::seal`]); 0 = not sealed, as in version 1 |
 //! | 16 | 8 | ordinal, as in the name |
 //! | 24 | 8 | epoch of all its records |
 //! | 32 | 8 | number of its first entry |
@@ -23,10 +24,17 @@
 //! segment is closed by its successor, which says where it ended. A file that no successor names
 //! and that is not the newest is what remains of a failed attempt: nothing in it was
 //! acknowledged.
+//!
+//! # Versions
+//! A program writes the newest version it knows and reads all earlier ones, so an upgrade needs
+//! nothing. Every version keeps magic, version, length and checksum of the header where they are:
+//! a program that was rolled back knows a later segment for what it is, sets it aside as
+//! `*.locked` like one whose key is missing, and takes it up again after the next upgrade.
 
 use crate::event::Epoch;
 
-use super::record::u64_at;
+use super::record::{u32_at, u64_at};
+use super::seal::KeyId;
 
 /// Length of a segment's header.
 pub const HEADER_BYTES: usize = 96;
@@ -34,10 +42,12 @@ pub const HEADER_BYTES: usize = 96;
 pub const RECORDS_AT: u64 = HEADER_BYTES as u64;
 
 const MAGIC: [u8; 8] = *b"PNSTKSEG";
-const VERSION: u8 = 1;
+const VERSION: u16 = 2;
 const SUFFIX: &str = ".seg";
 /// What a quarantined file's name ends with.
 const DAMAGED_SUFFIX: &str = ".damaged";
+/// What the name of a file ends with that can't be read yet.
+const LOCKED_SUFFIX: &str = ".locked";
 
 /// Where a segment ended, as its successor declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +71,19 @@ pub struct SegmentHeader {
     pub epoch: Epoch,
     /// The number of its first entry.
     pub first_seq: u64,
+    /// What its records are sealed with.
+    pub key: KeyId,
     /// The segment before it.
     pub previous: Option<SegmentEnd>,
+}
+
+/// Why a file has no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// It is damaged or of something else.
+    Damaged,
+    /// It is of a later format.
+    Version(u16),
 }
 
 impl SegmentHeader {
@@ -70,7 +91,8 @@ impl SegmentHeader {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[..8].copy_from_slice(&MAGIC);
-        out[8] = VERSION;
+        out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..16].copy_from_slice(&self.key.0.to_le_bytes());
         let mut put = |at: usize, value: u64| out[at..at + 8].copy_from_slice(&value.to_le_bytes());
         put(16, self.ordinal);
         put(24, self.epoch.0);
@@ -86,12 +108,18 @@ impl SegmentHeader {
         out
     }
 
-    /// Reads the header of the file with this ordinal; `None` when it is damaged or not of this
-    /// format.
-    pub fn decode(bytes: &[u8; HEADER_BYTES], ordinal: u64) -> Option<Self> {
+    /// Reads the header of the file with this ordinal.
+    ///
+    /// # Errors
+    /// When it is damaged, of another file, or of a later format.
+    pub fn decode(bytes: &[u8; HEADER_BYTES], ordinal: u64) -> Result<Self, HeaderError> {
         let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
-        if bytes[..8] != MAGIC || bytes[8..10] != [VERSION, 0] || bytes[92..] != crc {
-            return None;
+        if bytes[..8] != MAGIC || bytes[92..] != crc {
+            return Err(HeaderError::Damaged);
+        }
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if version > VERSION {
+            return Err(HeaderError::Version(version));
         }
         let previous = SegmentEnd {
             ordinal: u64_at(bytes, 40),
@@ -103,9 +131,11 @@ impl SegmentHeader {
             ordinal: u64_at(bytes, 16),
             epoch: Epoch(u64_at(bytes, 24)),
             first_seq: u64_at(bytes, 32),
+            key: KeyId(u32_at(bytes, 12)),
             previous: (previous.ordinal != 0).then_some(previous),
         };
-        (header.ordinal == ordinal && previous.ordinal < ordinal).then_some(header)
+        let is_of_this_file = header.ordinal == ordinal && previous.ordinal < ordinal;
+        if version == 0 || !is_of_this_file { Err(HeaderError::Damaged) } else { Ok(header) }
     }
 }
 
@@ -116,30 +146,43 @@ pub fn file_name(ordinal: u64) -> String {
 
 /// The file name of a quarantined segment.
 pub fn damaged_name(ordinal: u64) -> String {
-    format!("{ordinal:016x}{SUFFIX}{DAMAGED_SUFFIX}")
+    file_name(ordinal) + DAMAGED_SUFFIX
+}
+
+/// The file name of a segment that can't be read yet: its key is missing, or its format is later.
+pub fn locked_name(ordinal: u64) -> String {
+    file_name(ordinal) + LOCKED_SUFFIX
+}
+
+/// The name of a segment's file of this kind.
+pub fn name_of(ordinal: u64, kind: FileKind) -> String {
+    match kind {
+        FileKind::Segment => file_name(ordinal),
+        FileKind::Damaged => damaged_name(ordinal),
+        FileKind::Locked => locked_name(ordinal),
+    }
 }
 
 /// What a file of the log's directory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
     /// A segment.
-    Segment(u64),
+    Segment,
     /// A quarantined segment.
-    Damaged(u64),
+    Damaged,
+    /// A segment that can't be read yet.
+    Locked,
 }
 
-/// What a file is by its name; `None` if it is none of the log's.
-pub fn parse_name(name: &str) -> Option<FileKind> {
-    let (stem, damaged) = match name.strip_suffix(DAMAGED_SUFFIX) {
-        Some(stem) => (stem, true),
-        None => (name, false),
-    };
+/// The ordinal and kind of a file by its name; `None` if it is none of the log's.
+pub fn parse_name(name: &str) -> Option<(u64, FileKind)> {
+    let kinds = [(DAMAGED_SUFFIX, FileKind::Damaged), (LOCKED_SUFFIX, FileKind::Locked)];
+    let set_aside =
+        kinds.iter().find_map(|(suffix, kind)| Some((name.strip_suffix(suffix)?, *kind)));
+    let (stem, kind) = set_aside.unwrap_or((name, FileKind::Segment));
     let digits = stem.strip_suffix(SUFFIX)?;
     let ordinal = u64::from_str_radix(digits, 16).ok()?;
-    if digits.len() != 16 || ordinal == 0 || file_name(ordinal) != stem {
-        return None;
-    }
-    Some(if damaged { FileKind::Damaged(ordinal) } else { FileKind::Segment(ordinal) })
+    (ordinal != 0 && file_name(ordinal) == stem).then_some((ordinal, kind))
 }
 
 #[cfg(test)]
@@ -149,11 +192,12 @@ mod tests {
     use super::*;
 
     fn header() -> impl Strategy<Value = SegmentHeader> {
-        (2..u64::MAX, any::<u64>(), any::<u64>(), any::<Option<(u64, u64, u64)>>()).prop_map(
-            |(ordinal, epoch, first_seq, previous)| SegmentHeader {
+        (2..u64::MAX, any::<(u64, u64, u32)>(), any::<Option<(u64, u64, u64)>>()).prop_map(
+            |(ordinal, (epoch, first_seq, key), previous)| SegmentHeader {
                 ordinal,
                 epoch: Epoch(epoch),
                 first_seq,
+                key: KeyId(key),
                 previous: previous.map(|(epoch, next_seq, valid_bytes)| SegmentEnd {
                     ordinal: 1 + epoch % (ordinal - 1),
                     epoch: Epoch(epoch),
@@ -164,20 +208,42 @@ mod tests {
         )
     }
 
+    fn with_version(header: &SegmentHeader, version: u16) -> [u8; HEADER_BYTES] {
+        let mut bytes = header.encode();
+        bytes[8..10].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..92]);
+        bytes[92..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
     proptest! {
         #[test]
         fn headers_round_trip_and_no_flipped_bit_passes(header in header(), bit in 0..768usize) {
             let mut bytes = header.encode();
-            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal), Some(header));
-            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal ^ 1), None);
+            let damaged = Err(HeaderError::Damaged);
+            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal), Ok(header));
+            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal ^ 1), damaged);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal), None);
+            prop_assert_eq!(SegmentHeader::decode(&bytes, header.ordinal), damaged);
+        }
+
+        #[test]
+        fn earlier_versions_are_read_and_later_ones_known(header in header()) {
+            let header = SegmentHeader { key: KeyId::NONE, ..header };
+            let decode = |version| {
+                SegmentHeader::decode(&with_version(&header, version), header.ordinal)
+            };
+            prop_assert_eq!(decode(0), Err(HeaderError::Damaged));
+            prop_assert_eq!(decode(1), Ok(header));
+            prop_assert_eq!(decode(3), Err(HeaderError::Version(3)));
         }
 
         #[test]
         fn names_round_trip(ordinal in 1..u64::MAX) {
-            prop_assert_eq!(parse_name(&file_name(ordinal)), Some(FileKind::Segment(ordinal)));
-            prop_assert_eq!(parse_name(&damaged_name(ordinal)), Some(FileKind::Damaged(ordinal)));
+            let parsed = |kind| Some((ordinal, kind));
+            prop_assert_eq!(parse_name(&file_name(ordinal)), parsed(FileKind::Segment));
+            prop_assert_eq!(parse_name(&damaged_name(ordinal)), parsed(FileKind::Damaged));
+            prop_assert_eq!(parse_name(&locked_name(ordinal)), parsed(FileKind::Locked));
         }
     }
 

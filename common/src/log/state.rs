@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::event::Epoch;
 
 use super::disk::Disk;
+use super::seal::Keys;
+use super::segment::{self, FileKind};
 use super::{DamagedRange, EpochStat, Position};
 
 /// How many damaged ranges are remembered; later ones are only counted.
@@ -16,6 +18,8 @@ const RELEASED_MAX: usize = 256;
 
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
+    /// What opens sealed records.
+    pub(super) keys: Keys,
     state: Mutex<State>,
     /// Notified when synced records were added.
     pub(super) grown: Condvar,
@@ -58,11 +62,25 @@ pub(super) struct Segment {
     pub(super) valid_bytes: u64,
     /// What it takes on the disk.
     pub(super) file_bytes: u64,
+    /// What its file's name says; a locked one that can be read now keeps it until it is removed.
+    pub(super) kind: FileKind,
+}
+
+impl Segment {
+    pub(super) fn file_name(&self, ordinal: u64) -> String {
+        segment::name_of(ordinal, self.kind)
+    }
+
+    /// Whether it goes on from the segment before it.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.kind == FileKind::Segment
+    }
 }
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, state: State) -> Self {
-        Self { disk, state: Mutex::new(state), grown: Condvar::new(), removing: Mutex::new(()) }
+    pub(super) fn new(disk: Arc<dyn Disk>, keys: Keys, state: State) -> Self {
+        let (state, grown, removing) = (Mutex::new(state), Condvar::new(), Mutex::new(()));
+        Self { disk, keys, state, grown, removing }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -25,6 +25,10 @@ pub struct SpoolConfig {
     pub group_bytes_max: u64,
     /// Whether records are compressed (LZ4).
     pub compress: bool,
+    /// Whether what is written is encrypted. What was encrypted before is read in any case.
+    pub encrypt: bool,
+    /// The file of keys, made at the first start; `keys` in `dir` if it is not given.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for SpoolConfig {
@@ -36,11 +40,18 @@ impl Default for SpoolConfig {
             queue_bytes_max: 16 * MIB,
             group_bytes_max: 4 * MIB,
             compress: true,
+            encrypt: true,
+            key_file: None,
         }
     }
 }
 
 impl SpoolConfig {
+    /// Where the keys are.
+    pub fn key_file(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.dir.join("keys"))
+    }
+
     /// Adds what is wrong to `problems`, in words for whoever wrote the file.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let mut check = |ok: bool, problem: String| {

@@ -3,7 +3,8 @@
 //! `<dir>/segments/` holds the log ([`penstock_common::log`]), the truth. `<dir>/index/` is sled
 //! and holds where retirement stood; it is written lazily and can be lost: then everything that
 //! is still in the segments is forwarded once more, and what is downstream drops the duplicates.
-//! `<dir>/LOCK` keeps a second gateway out.
+//! `<dir>/LOCK` keeps a second gateway out. The segments are encrypted with the newest key of the
+//! key file ([`keys`]).
 //!
 //! Two threads: `spool-commit` writes what was submitted while its previous sync ran as one
 //! record, syncs it, and answers; `spool-keeper` writes the index and removes retired segments.
@@ -14,6 +15,7 @@ mod config;
 pub mod entry;
 mod index;
 mod keeper;
+pub mod keys;
 mod open;
 mod reader;
 mod stat;

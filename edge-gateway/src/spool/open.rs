@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::commit::{self, Queue};
 use super::index::Index;
 use super::keeper::{self, Keeper};
+use super::keys;
 use super::stat::{Ages, Counters};
 use super::{Position, SpoolConfig, SpoolHandle, SpoolReader};
 
@@ -94,13 +95,14 @@ pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<Open
         // A drained spool shrinks to this.
         retired_segment_bytes_max: config.segment_bytes / 16,
         compress: config.compress,
+        keys: keys::for_spool(config)?,
         // A status that never gets through must not fill the spool.
         untold_bytes_max: config.bytes_max / 2,
     };
     let floor = retired.map_or(0, |retired| retired.segment);
     let Opened { writer, log, report } = log::open(disk, log_config, floor, Epoch::random)
         .with_context(|| format!("open the spool in {}", config.dir.display()))?;
-    announce(&report);
+    announce(&report, config);
     if let Some(retired) = retired.filter(|retired| is_of_this_log(*retired, &log, &report)) {
         log.mark_retired(retired);
     }
@@ -138,6 +140,13 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
 /// A position means nothing to a log it is not from: an index that outlived its segments must
 /// not make new entries count as retired.
 fn is_of_this_log(retired: Position, log: &Log, report: &RecoveryReport) -> bool {
+    if let Some(unlocked) = report.unlocked.filter(|unlocked| *unlocked <= retired.segment) {
+        tracing::warn!(
+            segment = unlocked,
+            "events whose key was missing can be read again; all from there on are forwarded"
+        );
+        return false;
+    }
     let is_known = retired.segment <= report.ordinal_max
         && log.epoch_of(retired.segment).is_none_or(|epoch| epoch == retired.epoch);
     if !is_known {
@@ -149,7 +158,7 @@ fn is_of_this_log(retired: Position, log: &Log, report: &RecoveryReport) -> bool
     is_known
 }
 
-fn announce(report: &RecoveryReport) {
+fn announce(report: &RecoveryReport, config: &SpoolConfig) {
     let RecoveryReport { segments, entries, torn_bytes, .. } = report;
     tracing::info!(segments, entries, torn_bytes, "the spool is open");
     for range in &report.damaged {
@@ -157,6 +166,14 @@ fn announce(report: &RecoveryReport) {
     }
     for name in &report.quarantined {
         tracing::error!(name, "a damaged file of the spool is set aside");
+    }
+    for locked in &report.locked {
+        tracing::error!(
+            %locked,
+            key_file = %config.key_file().display(),
+            "events in the spool can't be read yet; they are kept: bring the key back into the \
+             key file, or the later program back, and start again"
+        );
     }
 }
 

@@ -1,0 +1,127 @@
+//! Where segments end, and which numbers are missing between them.
+
+use std::collections::BTreeMap;
+
+use crate::event::Epoch;
+use crate::log::DamagedRange;
+use crate::log::scan::scan_file;
+use crate::log::segment::SegmentEnd;
+use crate::log::state::Segment;
+
+use super::{Found, Recovery};
+
+impl Recovery {
+    /// After a failed sync and a kill, a later header may know of more than an earlier one.
+    pub(super) fn note_end(&mut self, end: SegmentEnd) {
+        let known = self.ends.entry(end.ordinal).or_insert(end);
+        if end.valid_bytes > known.valid_bytes {
+            *known = end;
+        }
+    }
+
+    pub(super) fn find_ends(&mut self, found: &[Found]) -> BTreeMap<u64, Segment> {
+        let mut segments = BTreeMap::new();
+        for this in found {
+            let end = self.ends.get(&this.ordinal).copied();
+            segments.insert(this.ordinal, self.end_of(this, end));
+        }
+        let newest = found.last();
+        self.report.torn_bytes = newest.map_or(0, |newest| {
+            newest.file_bytes - segments[&newest.ordinal].valid_bytes.min(newest.file_bytes)
+        });
+        let mut named: Vec<SegmentEnd> = self.ends.values().copied().collect();
+        named.sort_unstable_by_key(|end| end.ordinal);
+        for end in named {
+            self.check_missing(&segments, end);
+        }
+        self.check_continuity(&segments);
+        // Only its header knew where the oldest one began.
+        if let Some((oldest, scanned)) = found.first().and_then(|f| Some((f, f.scanned.as_ref()?)))
+            && oldest.header.is_none()
+            && scanned.is_beheaded
+        {
+            self.note(oldest.ordinal, scanned.epoch, 0, scanned.first_seq);
+        }
+        segments
+    }
+
+    /// Numbers of an epoch go on from segment to segment, whatever their headers say. Those that
+    /// were locked stand apart: what came after them may be retired and removed.
+    fn check_continuity(&mut self, segments: &BTreeMap<u64, Segment>) {
+        let mut before: Option<(u64, Segment)> = None;
+        for (&ordinal, &segment) in segments.iter().filter(|(_, segment)| segment.is_in_line()) {
+            match before {
+                Some((at, before)) if before.epoch == segment.epoch => {
+                    self.note(at, segment.epoch, before.next_seq, segment.first_seq);
+                }
+                // Without an older one, what came before may be retired.
+                Some(_) => self.note(ordinal, segment.epoch, 0, segment.first_seq),
+                None => {}
+            }
+            before = Some((ordinal, segment));
+        }
+    }
+
+    /// Reports what stood in a segment that another one names and that is not there.
+    fn check_missing(&mut self, segments: &BTreeMap<u64, Segment>, named: SegmentEnd) {
+        let in_line = |(_, segment): &(&u64, &Segment)| segment.is_in_line();
+        let before = segments.range(..named.ordinal).rfind(in_line);
+        // Without an older segment it was simply retired.
+        if segments.contains_key(&named.ordinal)
+            || self.report.locked.iter().any(|locked| locked.is_told(named.ordinal))
+            || before.is_none() && !self.lost.contains(&named.ordinal)
+        {
+            return;
+        }
+        let first_seq = match before {
+            Some((_, segment)) if segment.epoch == named.epoch => segment.next_seq,
+            _ => 0,
+        };
+        self.note(named.ordinal, named.epoch, first_seq, named.next_seq);
+    }
+
+    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
+        let (file_bytes, kind) = (found.file_bytes, found.kind);
+        if let (Some(header), Some(end)) = (found.header, declared) {
+            return Segment {
+                epoch: header.epoch,
+                first_seq: header.first_seq,
+                next_seq: end.next_seq.max(header.first_seq),
+                valid_bytes: end.valid_bytes.min(file_bytes),
+                file_bytes,
+                kind,
+            };
+        }
+        let scan = || scan_file(&*found.file, file_bytes, found.header);
+        let Some(scanned) = found.scanned.clone().or_else(scan) else {
+            // Not reached: without a header it was scanned, and with one a scan has a result.
+            let (epoch, valid_bytes) = (Epoch(0), file_bytes);
+            return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes, kind };
+        };
+        for (first_seq, next_seq) in scanned.damaged {
+            self.note(found.ordinal, scanned.epoch, first_seq, next_seq);
+        }
+        let mut next_seq = scanned.next_seq;
+        if let Some(end) = declared.filter(|end| end.next_seq > next_seq) {
+            self.note(found.ordinal, scanned.epoch, next_seq, end.next_seq);
+            next_seq = end.next_seq;
+        }
+        Segment {
+            epoch: scanned.epoch,
+            first_seq: scanned.first_seq,
+            next_seq,
+            valid_bytes: scanned.valid_bytes,
+            file_bytes,
+            kind,
+        }
+    }
+
+    pub(super) fn note(&mut self, segment: u64, epoch: Epoch, first_seq: u64, next_seq: u64) {
+        let covers = |known: &DamagedRange| {
+            known.epoch == epoch && known.first_seq <= first_seq && next_seq <= known.next_seq
+        };
+        if first_seq < next_seq && !self.report.damaged.iter().any(covers) {
+            self.report.damaged.push(DamagedRange { segment, epoch, first_seq, next_seq });
+        }
+    }
+}
