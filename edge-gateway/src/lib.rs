@@ -8,4 +8,5 @@ pub mod forward;
 pub mod gateway;
 pub mod listen;
 pub mod spool;
+pub mod spool_tool;
 pub mod status;

@@ -46,6 +46,7 @@
 //! holds one group. Opening holds one record and a few dozen bytes per segment.
 
 pub mod disk;
+pub mod read_only;
 mod reader;
 pub mod real;
 pub mod record;
@@ -56,6 +57,7 @@ pub mod seal;
 pub mod segment;
 pub mod sim;
 mod state;
+mod transfer;
 mod writer;
 
 use std::fmt;
@@ -67,8 +69,9 @@ use self::seal::Keys;
 
 pub use self::reader::{Batch, Reader};
 pub use self::record::Group;
-pub use self::recovery::{LockReason, Locked, Opened, RecoveryReport, open};
-pub use self::retire::{Log, LogStat};
+pub use self::recovery::{LockReason, Locked, Opened, RecoveryReport, open, open_dead};
+pub use self::retire::{Log, LogStat, SegmentInfo};
+pub use self::transfer::{Transfer, Transferred};
 pub use self::writer::{Appended, Writer};
 
 /// An entry's place in the log; later entries are greater.
@@ -147,6 +150,20 @@ impl DamagedRange {
     /// How many entries are lost.
     pub const fn entries(&self) -> u64 {
         self.next_seq.saturating_sub(self.first_seq)
+    }
+
+    /// Whether this entry is.
+    pub fn contains(&self, position: Position) -> bool {
+        let is_of_this = self.segment == position.segment && self.epoch == position.epoch;
+        is_of_this && (self.first_seq..self.next_seq).contains(&position.seq)
+    }
+
+    /// Whether all of `other` is.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.segment == other.segment
+            && self.epoch == other.epoch
+            && self.first_seq <= other.first_seq
+            && other.next_seq <= self.next_seq
     }
 }
 

@@ -24,7 +24,7 @@ use super::disk::{Disk, DiskFile};
 use super::record::{Compression, Encoder};
 use super::retire::Log;
 use super::scan::{Scanned, patiently, scan_file};
-use super::segment::{self, FileKind, HeaderError, RECORDS_AT, SegmentEnd, SegmentHeader};
+use super::segment::{self, FileKind, HeaderError, Lane, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared, State};
 use super::writer::{Epochs, Writer};
 use super::{DamagedRange, LogConfig, LogError};
@@ -71,7 +71,7 @@ pub struct RecoveryReport {
     pub tail_synced: bool,
 }
 
-/// Opens the log in `disk`'s directory.
+/// Opens the main lane of the log in `disk`'s directory.
 ///
 /// Ordinals of new segments are greater than `ordinal_floor`: pass the greatest one that
 /// anything outside the log remembers.
@@ -84,29 +84,28 @@ pub fn open(
     ordinal_floor: u64,
     epochs: impl FnMut() -> Epoch + Send + 'static,
 ) -> Result<Opened, LogError> {
-    let mut recovery = Recovery {
-        disk,
-        config,
-        report: RecoveryReport { tail_synced: true, ..RecoveryReport::default() },
-        ends: HashMap::new(),
-        lost: Vec::new(),
-        locked: Vec::new(),
-    };
-    let (found, ordinal_max) = recovery.find_segments(ordinal_floor)?;
-    let found = recovery.drop_empty(found);
-    let mut found = recovery.quarantine_unreadable(found)?;
-    for segment in &mut found {
-        if !recovery.ends.contains_key(&segment.ordinal) {
-            segment.scan();
-            recovery.sync_last_record(segment);
-        }
-    }
-    recovery.tell_locked();
-    let segments = recovery.find_ends(&found);
-    Ok(recovery.finish(segments, ordinal_max, Box::new(epochs)))
+    let mut recovery = Recovery::new(Lane::Main, disk, config);
+    let segments = recovery.recover()?;
+    Ok(recovery.finish(segments, ordinal_floor, Box::new(epochs)))
+}
+
+/// Opens the dead lane of the log in `disk`'s directory, into which a [`super::Transfer`] moves
+/// segments. Of `config` keys and [`LogConfig::untold_bytes_max`] count.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_dead(
+    disk: Arc<dyn Disk>,
+    config: LogConfig,
+) -> Result<(Log, RecoveryReport), LogError> {
+    let mut recovery = Recovery::new(Lane::Dead, disk, config);
+    let segments = recovery.recover()?;
+    let shared = recovery.shared(segments, Epoch(0));
+    Ok((Log { shared }, recovery.report))
 }
 
 struct Recovery {
+    lane: Lane,
     disk: Arc<dyn Disk>,
     config: LogConfig,
     report: RecoveryReport,
@@ -138,19 +137,49 @@ impl Found {
 }
 
 impl Recovery {
-    fn find_segments(&mut self, ordinal_floor: u64) -> Result<(Vec<Found>, u64), LogError> {
+    fn new(lane: Lane, disk: Arc<dyn Disk>, config: LogConfig) -> Self {
+        let report = RecoveryReport { tail_synced: true, ..RecoveryReport::default() };
+        let (ends, lost, locked) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { lane, disk, config, report, ends, lost, locked }
+    }
+
+    fn recover(&mut self) -> Result<BTreeMap<u64, Segment>, LogError> {
+        let found = self.find_segments()?;
+        let found = self.drop_empty(found);
+        let mut found = self.quarantine_unreadable(found)?;
+        for segment in &mut found {
+            if !self.ends.contains_key(&segment.ordinal) {
+                segment.scan();
+                self.sync_last_record(segment);
+            }
+        }
+        self.tell_locked();
+        let segments = self.find_ends(&found);
+        self.report.segments = segments.len();
+        let entries = |segment: &Segment| segment.next_seq - segment.first_seq;
+        self.report.entries = segments.values().map(entries).sum();
+        Ok(segments)
+    }
+
+    fn find_segments(&mut self) -> Result<Vec<Found>, LogError> {
         let names = self.disk.list().map_err(LogError::disk("list the log's directory"))?;
         let mut files: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        // Of either lane: a segment keeps its ordinal when it moves.
+        self.report.ordinal_max = files.iter().map(|(_, ordinal, _)| *ordinal).max().unwrap_or(0);
+        files.retain(|(lane, _, kind)| *lane == self.lane && *kind != FileKind::Damaged);
         files.sort_unstable();
-        let ordinal_max = files.last().map_or(0, |(ordinal, _)| *ordinal);
-        files.retain(|(_, kind)| *kind != FileKind::Damaged);
         // Of two files of one ordinal, which only hands can make, the segment comes first.
-        files.dedup_by_key(|(ordinal, _)| *ordinal);
+        files.dedup_by_key(|(_, ordinal, _)| *ordinal);
         let mut found = Vec::with_capacity(files.len());
-        for (ordinal, kind) in files {
+        for (_, ordinal, kind) in files {
+            if kind == FileKind::Partial {
+                self.remove_partial(ordinal);
+                continue;
+            }
             match patiently(|| self.load(ordinal, kind)) {
                 Ok((segment, header)) => {
-                    if let Some(end) = segment.header.and_then(|header| header.previous) {
+                    let header_ends = segment.header.map(|head| [head.previous(), head.own_end()]);
+                    for end in header_ends.into_iter().flatten().flatten() {
                         self.note_end(end);
                     }
                     let key = segment.header.map(|header| header.key);
@@ -167,8 +196,18 @@ impl Recovery {
                 }
             }
         }
-        self.report.ordinal_max = ordinal_max;
-        Ok((found, ordinal_max.max(ordinal_floor)))
+        Ok(found)
+    }
+
+    fn name_of(&self, ordinal: u64, kind: FileKind) -> String {
+        segment::name_of(self.lane, ordinal, kind)
+    }
+
+    /// A move that was cut short: the other lane has the segment.
+    fn remove_partial(&self, ordinal: u64) {
+        if let Err(error) = self.disk.remove(&self.name_of(ordinal, FileKind::Partial)) {
+            tracing::warn!(%error, "remove what is left of a move");
+        }
     }
 
     fn load(
@@ -176,7 +215,7 @@ impl Recovery {
         ordinal: u64,
         kind: FileKind,
     ) -> io::Result<(Found, Result<SegmentHeader, HeaderError>)> {
-        let file = self.disk.open(&segment::name_of(ordinal, kind))?;
+        let file = self.disk.open(&self.name_of(ordinal, kind))?;
         let file_bytes = file.length()?;
         let mut bytes = [0; segment::HEADER_BYTES];
         let header = match file.read_at(0, &mut bytes)? {
@@ -188,8 +227,8 @@ impl Recovery {
     }
 
     fn quarantine(&mut self, ordinal: u64, kind: FileKind) -> Result<(), LogError> {
-        let name = segment::damaged_name(ordinal);
-        let rename = self.disk.rename(&segment::name_of(ordinal, kind), &name);
+        let name = self.name_of(ordinal, FileKind::Damaged);
+        let rename = self.disk.rename(&self.name_of(ordinal, kind), &name);
         rename.map_err(LogError::disk("set a damaged segment aside"))?;
         self.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
         self.report.quarantined.push(name);
@@ -199,11 +238,14 @@ impl Recovery {
 
     fn drop_empty(&mut self, found: Vec<Found>) -> Vec<Found> {
         let (empty, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|segment| {
-            segment.file_bytes <= RECORDS_AT && !self.ends.contains_key(&segment.ordinal)
+            // What is moved gets its name once it is whole: there an empty file is damage.
+            self.lane == Lane::Main
+                && segment.file_bytes <= RECORDS_AT
+                && !self.ends.contains_key(&segment.ordinal)
         });
         for segment in empty {
             // Left behind it would harm as little.
-            match self.disk.remove(&segment::name_of(segment.ordinal, segment.kind)) {
+            match self.disk.remove(&self.name_of(segment.ordinal, segment.kind)) {
                 Ok(()) => self.report.empty_files += 1,
                 Err(error) => tracing::warn!(%error, "remove an empty segment"),
             }
@@ -248,10 +290,31 @@ impl Recovery {
         }
     }
 
+    fn shared(&mut self, segments: BTreeMap<u64, Segment>, epoch: Epoch) -> Arc<Shared> {
+        let mut state = State {
+            lane: self.lane,
+            segments,
+            retired: None,
+            ordinal_max: self.report.ordinal_max,
+            epoch,
+            next_seq: 0,
+            damaged: VecDeque::new(),
+            damaged_entries: 0,
+            untold_bytes_max: self.config.untold_bytes_max,
+            told: HashMap::new(),
+            listed: Vec::new(),
+            released: VecDeque::new(),
+        };
+        for range in &self.report.damaged {
+            state.note_damage(*range);
+        }
+        Arc::new(Shared::new(self.disk.clone(), self.config.keys.clone(), state))
+    }
+
     fn finish(
         mut self,
         segments: BTreeMap<u64, Segment>,
-        ordinal_max: u64,
+        ordinal_floor: u64,
         mut epochs: Epochs,
     ) -> Opened {
         let end = segments.last_key_value().map(|(&ordinal, segment)| SegmentEnd {
@@ -260,27 +323,10 @@ impl Recovery {
             next_seq: segment.next_seq,
             valid_bytes: segment.valid_bytes,
         });
-        let config = self.config;
-        self.report.segments = segments.len();
-        self.report.entries =
-            segments.values().map(|segment| segment.next_seq - segment.first_seq).sum();
         let epoch = epochs();
-        let mut state = State {
-            segments,
-            retired: None,
-            ordinal_max,
-            epoch,
-            next_seq: 0,
-            damaged: VecDeque::new(),
-            damaged_entries: 0,
-            untold_bytes_max: config.untold_bytes_max,
-            told: HashMap::new(),
-            released: VecDeque::new(),
-        };
-        for range in &self.report.damaged {
-            state.note_damage(*range);
-        }
-        let shared = Arc::new(Shared::new(self.disk, config.keys.clone(), state));
+        let shared = self.shared(segments, epoch);
+        shared.state().ordinal_max = self.report.ordinal_max.max(ordinal_floor);
+        let config = self.config;
         let compression = if config.compress { Compression::Lz4 } else { Compression::None };
         let encoder = Encoder::new(compression, config.keys.newest());
         let writer = Writer {

@@ -42,6 +42,11 @@ pub struct KeyId(pub u32);
 impl KeyId {
     /// Of what is not sealed.
     pub const NONE: Self = Self(0);
+
+    /// Whether it says that nothing is sealed.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
 }
 
 impl fmt::Display for KeyId {

@@ -8,7 +8,9 @@ use super::record::Compression;
 use super::sim::{Faults, SimDisk};
 use super::*;
 
+mod bounds;
 mod keys;
+mod moves;
 
 const NO_WAIT: Duration = Duration::ZERO;
 

@@ -198,6 +198,10 @@ fn commit(shared: &Shared, writer: &mut Writer, group: &Group) -> Result<(), Log
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     counters.commit_micros.fetch_add(micros, Relaxed);
     counters.commit_micros_max.fetch_max(micros, Relaxed);
+    let usage = shared.lanes.usage();
+    if usage.used_bytes > usage.hard_bytes {
+        shared.keeper.wake();
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The spool on a real disk in a temporary directory.
 
+mod crash;
+mod eviction;
 mod faults;
 
 use std::collections::HashMap;
@@ -25,6 +27,7 @@ fn config(dir: &Path) -> SpoolConfig {
         queue_bytes_max: 64 << 10,
         group_bytes_max: 16 << 10,
         compress: false,
+        ..SpoolConfig::default()
     }
 }
 

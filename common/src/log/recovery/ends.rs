@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::event::Epoch;
 use crate::log::DamagedRange;
 use crate::log::scan::scan_file;
-use crate::log::segment::SegmentEnd;
+use crate::log::seal::KeyId;
+use crate::log::segment::{Lane, Moved, SegmentEnd};
 use crate::log::state::Segment;
 
 use super::{Found, Recovery};
@@ -35,12 +36,12 @@ impl Recovery {
             self.check_missing(&segments, end);
         }
         self.check_continuity(&segments);
-        // Only its header knew where the oldest one began.
-        if let Some((oldest, scanned)) = found.first().and_then(|f| Some((f, f.scanned.as_ref()?)))
-            && oldest.header.is_none()
-            && scanned.is_beheaded
-        {
-            self.note(oldest.ordinal, scanned.epoch, 0, scanned.first_seq);
+        // Only its header knew where the oldest one began; in the dead lane, each one's.
+        let count = if self.lane == Lane::Dead { found.len() } else { 1 };
+        for beheaded in found.iter().take(count).filter(|found| found.header.is_none()) {
+            if let Some(scanned) = beheaded.scanned.as_ref().filter(|one| one.is_beheaded) {
+                self.note(beheaded.ordinal, scanned.epoch, 0, scanned.first_seq);
+            }
         }
         segments
     }
@@ -81,22 +82,32 @@ impl Recovery {
     }
 
     fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
-        let (file_bytes, kind) = (found.file_bytes, found.kind);
+        let file_bytes = found.file_bytes;
+        let moved = self.moved_of(found);
+        // Overwritten below with what the file says.
+        let segment = Segment {
+            epoch: Epoch(0),
+            first_seq: 0,
+            next_seq: 0,
+            valid_bytes: file_bytes,
+            file_bytes,
+            kind: found.kind,
+            moved,
+            key: found.header.map_or(KeyId::NONE, |header| header.key),
+        };
         if let (Some(header), Some(end)) = (found.header, declared) {
             return Segment {
                 epoch: header.epoch,
                 first_seq: header.first_seq,
                 next_seq: end.next_seq.max(header.first_seq),
                 valid_bytes: end.valid_bytes.min(file_bytes),
-                file_bytes,
-                kind,
+                ..segment
             };
         }
         let scan = || scan_file(&*found.file, file_bytes, found.header);
         let Some(scanned) = found.scanned.clone().or_else(scan) else {
             // Not reached: without a header it was scanned, and with one a scan has a result.
-            let (epoch, valid_bytes) = (Epoch(0), file_bytes);
-            return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes, kind };
+            return segment;
         };
         for (first_seq, next_seq) in scanned.damaged {
             self.note(found.ordinal, scanned.epoch, first_seq, next_seq);
@@ -111,9 +122,15 @@ impl Recovery {
             first_seq: scanned.first_seq,
             next_seq,
             valid_bytes: scanned.valid_bytes,
-            file_bytes,
-            kind,
+            key: scanned.key,
+            ..segment
         }
+    }
+
+    /// Without a header nobody knows why and when.
+    fn moved_of(&self, found: &Found) -> Option<Moved> {
+        let unknown = (self.lane == Lane::Dead).then_some(Moved::UNKNOWN);
+        found.header.and_then(|header| header.moved()).or(unknown)
     }
 
     pub(super) fn note(&mut self, segment: u64, epoch: Epoch, first_seq: u64, next_seq: u64) {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::log::seal::KeyId;
-use crate::log::segment::{self, FileKind, RECORDS_AT};
+use crate::log::segment::{FileKind, RECORDS_AT};
 use crate::log::{DamagedRange, LogError};
 
 use super::{Found, Recovery};
@@ -84,7 +84,8 @@ impl Recovery {
     ) -> Result<Option<Found>, LogError> {
         let ordinal = found.ordinal;
         if found.kind == FileKind::Segment {
-            let (from, to) = (segment::file_name(ordinal), segment::locked_name(ordinal));
+            let name = |kind| self.name_of(ordinal, kind);
+            let (from, to) = (name(FileKind::Segment), name(FileKind::Locked));
             self.disk.rename(&from, &to).map_err(LogError::disk("set a locked segment aside"))?;
             self.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
         }
@@ -108,7 +109,7 @@ impl Recovery {
             }
             self.report.locked.push(Locked {
                 segment: found.ordinal,
-                name: segment::locked_name(found.ordinal),
+                name: self.name_of(found.ordinal, FileKind::Locked),
                 file_bytes: found.file_bytes,
                 reason,
                 range,

@@ -2,10 +2,14 @@
 
 use super::*;
 use crate::log::seal::{KEY_BYTES, Key, KeyId};
-use crate::log::segment::{damaged_name, file_name, locked_name};
+use crate::log::segment::{FileKind, Lane, damaged_name, file_name};
 
 /// Segments of one sealed record of 2 entries: 96 + 48 + 24 + 208 = 376 bytes.
 const ONE_RECORD: u64 = 400;
+
+fn locked_name(ordinal: u64) -> String {
+    segment::name_of(Lane::Main, ordinal, FileKind::Locked)
+}
 
 fn key(id: u32) -> Key {
     Key::new(KeyId(id), &[id as u8; KEY_BYTES])
