@@ -30,6 +30,10 @@ enum Bench {
     Ingest(bench::ingest::IngestArgs),
     /// The core from a pre-filled topic: raw writer, compaction, rollups, rebuild, all together.
     Core(bench::core::CoreArgs),
+    /// The API: latency of its questions, open loop, on a month of history, beside ingest.
+    Query(bench::query::QueryArgs),
+    /// The live view: from an event's reception to every stream that follows it.
+    Freshness(bench::freshness::FreshnessArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
                 Command::Simulate(args) => simulate::run(args).await,
                 Command::Bench(Bench::Ingest(args)) => bench::ingest::run(args).await,
                 Command::Bench(Bench::Core(args)) => bench::core::run(args).await,
+                Command::Bench(Bench::Query(args)) => bench::query::run(args).await,
+                Command::Bench(Bench::Freshness(args)) => bench::freshness::run(args).await,
             }
         })
     };

@@ -9,7 +9,8 @@ use cloud_core::rollup::aggregate::Aggregate;
 use cloud_core::rollup::window::{DAY, HOUR, MINUTE, hour_of};
 use cloud_core::source::next_offset;
 use cloud_core::store::publish::{Covered, PublishError};
-use cloud_core::store::rollup::{DeviceClose, Mark, MinuteRow, RollupStore, StreamFlush};
+use cloud_core::store::rollup::import::FinishedRow;
+use cloud_core::store::rollup::{DeviceClose, Mark, MinuteRow, RollupStore, StreamFlush, Table};
 use futures::future::join_all;
 
 use crate::support::events::T0;
@@ -296,4 +297,32 @@ async fn partitions_are_made_for_times_far_apart() {
     flush.covered[0] = Covered { from: 2, to: 3, ..flush.covered[0] };
     keep.flush_stream(&flush).await.unwrap_err();
     assert_eq!(keep.flush_stream(&flush).await.unwrap().changed, 1);
+}
+
+/// A past that is brought in: rows of every width as they are, once, and nothing to be merged.
+#[tokio::test]
+async fn what_was_finished_elsewhere_is_written_as_it_is() {
+    let scene = Scene::new().await;
+    let finished = |device: &str, bucket, values: &[f64]| FinishedRow {
+        fleet: "f".into(),
+        device: device.into(),
+        metric: "m".into(),
+        bucket,
+        aggregate: values.iter().copied().collect(),
+    };
+    for table in [Table::Minute, Table::Hour, Table::Day] {
+        let rows = [finished("a", T0, &[1.0, 4.0]), finished("", T0, &[1.0, 4.0, 2.5])];
+        assert_eq!(scene.store.import(table, &rows).await.unwrap(), 2);
+        assert_eq!(scene.store.import(table, &rows).await.unwrap(), 0, "the same again");
+        let other = [finished("a", T0, &[3.0])];
+        assert_eq!(scene.store.import(table, &other).await.unwrap(), 1);
+        let range = (T0, T0 + DAY);
+        let found = scene.store.series_rows(table, ("f", "a", "m"), range, 10).await.unwrap();
+        let found: Vec<_> = found.iter().map(|r| (r.bucket, r.count, r.p95, r.revision)).collect();
+        assert_eq!(found, [(T0, 1, 3.0, 2)]);
+        let fleet = scene.store.series_rows(table, ("f", "", "m"), range, 10).await.unwrap();
+        assert_eq!((fleet.len(), fleet[0].count, fleet[0].sum), (1, 3, 7.5));
+    }
+    assert_eq!(scene.number("SELECT count(*) FROM merge_mark").await, 0);
+    assert_eq!(scene.number("SELECT count(*) FROM device_state").await, 0);
 }

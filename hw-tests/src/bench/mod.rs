@@ -1,7 +1,9 @@
 //! The benchmarks: figures, never a verdict about speed; the counts must be exact all the same.
 
 pub mod core;
+pub mod freshness;
 pub mod ingest;
+pub mod query;
 
 fn warn_of_debug_build() {
     if cfg!(debug_assertions) {

@@ -17,9 +17,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::device::Device;
 
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
-/// The schema version of every event.
-const SCHEMA_VERSION: u32 = 2;
-
 /// Which events.
 #[derive(Clone, Debug)]
 pub struct Backlog {
@@ -29,8 +26,12 @@ pub struct Backlog {
     pub fleet: String,
     /// The gateway's name.
     pub gateway: String,
+    /// The number of the first device.
+    pub first_device: u32,
     /// How many devices.
     pub devices: u32,
+    /// The schema version of their events.
+    pub schema_version: u32,
     /// The time of the first events.
     pub from: UnixMicros,
     /// Events of each device.
@@ -51,7 +52,7 @@ pub struct Written {
 impl Backlog {
     /// The id of a device of a backlog.
     pub fn device_id(number: u32) -> String {
-        Device::steady(0, number).id
+        Device::steady(0, number, 1).id
     }
 
     /// Writes all of it, the devices taking turns. Blocking.
@@ -70,8 +71,9 @@ impl Backlog {
             .create()
             .context("set up a producer")?;
         let topic = Topic::RawEvents.name(topic_prefix);
-        let mut devices: Vec<Device> =
-            (0..self.devices).map(|number| Device::steady(self.seed, number)).collect();
+        let numbers = self.first_device..self.first_device + self.devices;
+        let steady = |number| Device::steady(self.seed, number, self.schema_version);
+        let mut devices: Vec<Device> = numbers.map(steady).collect();
         let mut written = Written::default();
         let epoch = Epoch::random();
         let mut payload = Vec::new();
@@ -96,7 +98,7 @@ impl Backlog {
     fn headers(&self, at: UnixMicros, epoch: Epoch, seq: u64) -> OwnedHeaders {
         let gateway = self.gateway.as_str().into();
         let headers = codec::encode_event(&EventMeta {
-            schema_version: SCHEMA_VERSION,
+            schema_version: self.schema_version,
             fleet: self.fleet.as_str().into(),
             provenance: Provenance { gateway, epoch, seq },
             received_at: UnixMicros(at.0 + 50_000),

@@ -1,15 +1,19 @@
 //! A small HTTP/1.1 client: a bounded pool of keep-alive connections to one address.
 
+use std::borrow::Cow;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER,
+    SET_COOKIE,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -26,6 +30,8 @@ pub struct Client {
     /// `Authorization`, where there is one.
     authorization: Option<String>,
     cookie: Option<String>,
+    /// `Accept-Encoding`, where there is one.
+    accept_encoding: Option<String>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     permits: Semaphore,
 }
@@ -39,8 +45,31 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// The `Set-Cookie` header as it came.
     pub set_cookie: Option<String>,
-    /// The whole body.
+    /// The `Content-Encoding` header as it came.
+    pub content_encoding: Option<String>,
+    /// The whole body, as it came.
     pub body: Bytes,
+}
+
+impl Response {
+    /// The body without its encoding.
+    ///
+    /// # Errors
+    /// When it is not what its header says.
+    pub fn decoded(&self) -> std::io::Result<Cow<'_, [u8]>> {
+        let mut plain = Vec::new();
+        match self.content_encoding.as_deref() {
+            None => return Ok(Cow::Borrowed(&self.body)),
+            Some("zstd") => zstd::stream::copy_decode(&*self.body, &mut plain)?,
+            Some("gzip") => {
+                GzDecoder::new(&*self.body).read_to_end(&mut plain)?;
+            }
+            Some(other) => {
+                return Err(std::io::Error::other(format!("Content-Encoding {other:?}")));
+            }
+        }
+        Ok(Cow::Owned(plain))
+    }
 }
 
 /// Why there is no answer; what became of the request is not known.
@@ -75,6 +104,7 @@ impl Client {
             timeout,
             authorization: None,
             cookie: None,
+            accept_encoding: None,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(connections_max),
         }
@@ -90,6 +120,12 @@ impl Client {
     #[must_use]
     pub fn with_token(self, token: &str) -> Self {
         Self { authorization: Some(format!("Bearer {token}")), ..self }
+    }
+
+    /// Takes answers in these encodings, of which gzip and zstd can be read.
+    #[must_use]
+    pub fn accepting(self, encodings: &str) -> Self {
+        Self { accept_encoding: Some(encodings.to_owned()), ..self }
     }
 
     /// Posts a body.
@@ -131,6 +167,10 @@ impl Client {
             Some(cookie) => request.header(COOKIE, cookie),
             None => request,
         };
+        let request = match &self.accept_encoding {
+            Some(encodings) => request.header(ACCEPT_ENCODING, encodings),
+            None => request,
+        };
         let request = request
             .header(HOST, &self.host)
             .body(Full::new(body))
@@ -154,13 +194,14 @@ impl Client {
         let status = response.status().as_u16();
         let text = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         let (retry_after, set_cookie) = (text(RETRY_AFTER), text(SET_COOKIE));
+        let content_encoding = text(CONTENT_ENCODING);
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
             .map_err(|error| CallError::Broken(error.to_string()))?
             .to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        Ok(Response { status, retry_after, set_cookie, body })
+        Ok(Response { status, retry_after, set_cookie, content_encoding, body })
     }
 
     fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {

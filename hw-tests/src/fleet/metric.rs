@@ -49,6 +49,15 @@ const fn range(
 }
 
 impl Generation {
+    /// That of a schema version; the newest for one that is not known.
+    pub(super) const fn of_schema(version: u32) -> Self {
+        match version {
+            1 => Self::V1,
+            2 => Self::V2,
+            _ => Self::V3,
+        }
+    }
+
     const fn number(self) -> u8 {
         match self {
             Self::V1 => 1,
@@ -56,6 +65,12 @@ impl Generation {
             Self::V3 => 3,
         }
     }
+}
+
+/// The metrics that a generation may send: name, least and greatest value in hundredths.
+pub(super) fn metrics_of(generation: Generation) -> impl Iterator<Item = (&'static str, i32, i32)> {
+    let known = move |range: &&Range| range.since.number() <= generation.number();
+    RANGES.iter().filter(known).map(|range| (range.name, range.min, range.max))
 }
 
 /// The present values of one device.

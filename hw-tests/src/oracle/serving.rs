@@ -84,11 +84,25 @@ pub async fn check(
             UnixMicros(from).to_rfc3339(),
             UnixMicros(to).to_rfc3339()
         );
-        let found = fetch(client, &path).await?;
-        compare(&wanted, &found, length).with_context(|| path.clone())?;
-        points += wanted.len();
+        points += check_windows(client, &path, &wanted, length).await?;
     }
     Ok(points)
+}
+
+/// Compares the series at `path`, all pages of it, with the values of every window (µs) that it
+/// must have; how many those are.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_windows(
+    client: &Client,
+    path: &str,
+    wanted: &BTreeMap<i64, Vec<f64>>,
+    length: i64,
+) -> anyhow::Result<usize> {
+    let found = fetch(client, path).await?;
+    compare(wanted, &found, length).with_context(|| path.to_owned())?;
+    Ok(wanted.len())
 }
 
 fn windows(truth: &Truth, whose: &Whose<'_>, metric: &str, length: i64) -> BTreeMap<i64, Vec<f64>> {
@@ -116,9 +130,10 @@ async fn fetch(client: &Client, path: &str) -> anyhow::Result<Vec<Series>> {
     loop {
         let path = format!("{path}{cursor}");
         let response = client.get(&path).await.with_context(|| format!("GET {path}"))?;
-        let shown = String::from_utf8_lossy(&response.body);
+        let body = response.decoded().with_context(|| format!("GET {path}"))?;
+        let shown = String::from_utf8_lossy(&body);
         ensure!(response.status == 200, "GET {path}: {} {shown}", response.status);
-        let page: Series = serde_json::from_slice(&response.body)?;
+        let page: Series = serde_json::from_slice(&body)?;
         let next = page.next_cursor.clone();
         pages.push(page);
         match next {

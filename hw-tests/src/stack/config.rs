@@ -41,12 +41,21 @@ pub struct CoreConfig {
     pub name: String,
     /// Its roles, as `--role` takes them.
     pub roles: String,
+    /// Its own `--set` arguments, after those of all cores.
+    pub set: Vec<String>,
 }
 
 impl CoreConfig {
     /// A core with these roles.
     pub fn new(name: &str, roles: &str) -> Self {
-        Self { name: name.to_owned(), roles: roles.to_owned() }
+        Self { name: name.to_owned(), roles: roles.to_owned(), set: Vec::new() }
+    }
+
+    /// With settings of its own, `key=value`.
+    #[must_use]
+    pub fn with(mut self, set: &[&str]) -> Self {
+        self.set.extend(set.iter().map(|set| (*set).to_owned()));
+        self
     }
 
     pub(super) fn has_api(&self) -> bool {

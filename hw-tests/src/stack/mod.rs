@@ -103,6 +103,7 @@ impl Stack {
                 .arg("--set")
                 .arg(format!("ready_file={:?}", dir.join(format!("{}.ready", core.name))))
                 .args(config.core_set.iter().flat_map(|set| ["--set", set.as_str()]))
+                .args(core.set.iter().flat_map(|set| ["--set", set.as_str()]))
         };
         let cores = config.cores.iter().map(core).collect();
         let gateway = Process::new(&dir, "gateway", place::binary("edge-gateway")?)
@@ -164,6 +165,23 @@ impl Stack {
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stderr));
         Ok((output.status.code(), text))
+    }
+
+    /// Runs another program of this workspace to its end; what it printed.
+    ///
+    /// # Errors
+    /// When it is not built, or fails, with what it said.
+    pub async fn program(&self, name: &str, args: &[String]) -> anyhow::Result<String> {
+        let output = tokio::process::Command::new(place::binary(name)?)
+            .args(args)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| format!("run {name}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{name} {args:?}: {}\n{said}{errors}", output.status);
+        Ok(said)
     }
 
     /// Where the oracle looks.

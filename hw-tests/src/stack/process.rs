@@ -46,6 +46,11 @@ impl Usage {
         usage_of(std::process::id())
     }
 
+    /// What a process of this machine has used; nothing if it is not there.
+    pub fn of_pid(pid: u32) -> Self {
+        usage_of(pid)
+    }
+
     /// What was used between `before` and now.
     #[must_use]
     pub fn since(self, before: Self) -> Self {

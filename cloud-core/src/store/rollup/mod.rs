@@ -9,6 +9,7 @@
 //! | `merge.rs` | finer rows become coarser ones |
 //! | `rebuild.rs`, `apply.rs` | leases on rebuild marks, and what a rebuild writes |
 //! | `request.rs` | ranges that somebody asked to be rebuilt |
+//! | `import.rs` | rows that were finished elsewhere |
 //! | `series.rs`, `partitions.rs` | numbers of series; native partitions |
 //!
 //! A minute of a device has one writer at a time: before `device_state.closed_through` it is
@@ -29,6 +30,7 @@ use crate::rollup::window::{DAY, HOUR, MINUTE};
 
 pub mod apply;
 mod flush;
+pub mod import;
 mod marks;
 pub mod merge;
 mod partitions;

@@ -86,14 +86,14 @@ impl Device {
         }
     }
 
-    /// A device of schema version 2 with an exact clock that sends all its five metrics always.
-    pub(crate) fn steady(seed: u64, number: u32) -> Self {
+    /// A device with an exact clock that always sends all the metrics of its schema version.
+    pub(crate) fn steady(seed: u64, number: u32, schema_version: u32) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::from(number) + 1);
         Self {
             id: format!("steady-{number:05}"),
-            firmware: "2.4.1".into(),
-            walks: Walks::new(Generation::V2, &mut rng).complete(),
+            firmware: format!("{schema_version}.4.1"),
+            walks: Walks::new(Generation::of_schema(schema_version), &mut rng).complete(),
             rng,
             clock_skew_micros: 0,
             remembered: VecDeque::new(),
