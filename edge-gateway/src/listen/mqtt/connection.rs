@@ -53,6 +53,9 @@ pub(super) struct Connection {
     eventloop: EventLoop,
     link: Link,
     unacknowledged: i64,
+    /// Answers that the broker has not acknowledged, and since when it has acknowledged none.
+    answers: u32,
+    answers_since: Instant,
     last_refused: Option<Instant>,
 }
 
@@ -70,7 +73,16 @@ impl Connection {
         let requests = requests_max(setup.receive_max);
         let (client, eventloop) = AsyncClient::new(setup.options.clone(), requests);
         let link = Link::new(client, setup.receive_max);
-        Self { setup, eventloop, link, unacknowledged: 0, last_refused: None }
+        let answers_since = Instant::now();
+        Self {
+            setup,
+            eventloop,
+            link,
+            unacknowledged: 0,
+            answers: 0,
+            answers_since,
+            last_refused: None,
+        }
     }
 
     pub(super) fn link(&self) -> Link {
@@ -87,9 +99,11 @@ impl Connection {
     }
 
     async fn poll_until_end(&mut self) -> End {
-        let silent_max = self.setup.options.keep_alive() * SILENT_KEEP_ALIVES
-            + Duration::from_secs(self.setup.options.connection_timeout());
         loop {
+            // The broker may have asked for another one.
+            let keep_alives = self.eventloop.options.keep_alive() * SILENT_KEEP_ALIVES;
+            let connecting = Duration::from_secs(self.setup.options.connection_timeout());
+            let silent_max = keep_alives + connecting;
             let link = self.link.clone();
             let event = tokio::select! {
                 event = tokio::time::timeout(silent_max, self.eventloop.poll()) => event,
@@ -101,6 +115,10 @@ impl Connection {
                 Err(_) => Err("the broker takes nothing any more".into()),
             };
             match handled {
+                // Beyond its limit of open answers the event loop sends nothing else either.
+                Ok(None) if self.answers > 0 && self.answers_since.elapsed() > silent_max => {
+                    return End::Lost("the broker does not acknowledge answers".into());
+                }
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(why) => return End::Lost(why),
@@ -119,7 +137,13 @@ impl Connection {
                 self.unacknowledged -= 1;
                 self.setup.metrics.unacknowledged.set(self.unacknowledged);
             }
-            Event::Outgoing(Outgoing::Publish(_)) => self.link.note_answer_sent(),
+            Event::Outgoing(Outgoing::Publish(_)) => {
+                self.link.note_answer_sent();
+                if self.answers == 0 {
+                    self.answers_since = Instant::now();
+                }
+                self.answers += 1;
+            }
             Event::Outgoing(Outgoing::Disconnect) => return Ok(Some(End::Closed)),
             _ => {}
         }
@@ -230,6 +254,8 @@ impl Connection {
 
     /// The broker took an answer, or did not.
     fn answer_taken(&mut self, puback: &PubAck) {
+        self.answers = self.answers.saturating_sub(1);
+        self.answers_since = Instant::now();
         if matches!(puback.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
             return;
         }

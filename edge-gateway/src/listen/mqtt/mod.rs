@@ -192,6 +192,9 @@ impl Supervisor {
             };
             self.metrics.connected.set(0);
             let End::Lost(why) = end else { break };
+            if self.stop.is_cancelled() {
+                break;
+            }
             if since.elapsed() > GOOD_AFTER {
                 backoff.reset();
             }
@@ -259,7 +262,8 @@ impl Supervisor {
             // An error means that the committer is gone, and with it all there was to wait for.
             let _ = flushed.await;
         }
-        if link.disconnect().is_err() {
+        let is_connected = self.state.standing().is_connected;
+        if !is_connected || link.disconnect().is_err() {
             link.close();
         }
     }
