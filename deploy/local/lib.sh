@@ -130,7 +130,14 @@ write_env() {
   {
     if running kafka; then
       echo "PENSTOCK_KAFKA=127.0.0.1:$(known_port KAFKA)"
-      echo "PENSTOCK_KAFKA_GUEST=10.0.2.2:$(known_port KAFKA_GUEST)"
+      if [[ -n $(known_port KAFKA_GUEST) ]]; then
+        echo "PENSTOCK_KAFKA_GUEST=10.0.2.2:$(known_port KAFKA_GUEST)"
+      fi
+      if [[ -n $(known_port KAFKA_TLS) ]]; then
+        echo "PENSTOCK_KAFKA_TLS=127.0.0.1:$(known_port KAFKA_TLS)"
+        echo "PENSTOCK_KAFKA_SASL=127.0.0.1:$(known_port KAFKA_SASL)"
+        echo "PENSTOCK_KAFKA_SECRETS=$local_dir/kafka/tls"
+      fi
     fi
     ! running postgres || echo "PENSTOCK_PG=postgres://penstock@127.0.0.1:$(known_port POSTGRES)/postgres"
     ! running s3 || echo "PENSTOCK_S3_ENDPOINT=http://127.0.0.1:$(known_port S3)"
