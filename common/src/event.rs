@@ -17,6 +17,12 @@ pub const CLOCK_AHEAD_LIMIT_MICROS: i64 = 60 * 1_000_000;
 /// It equals the aggregator's default lateness horizon of 10 minutes.
 pub const LATE_LIMIT_MICROS: i64 = 10 * 60 * 1_000_000;
 
+/// Whether a gateway or a fleet may be called so: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+pub fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
+}
+
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

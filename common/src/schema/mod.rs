@@ -138,18 +138,21 @@ fn known(names: &[Box<str>], name: TapeNode<'_>) -> bool {
 }
 
 impl SchemaSet {
+    /// The schema documents that the binary was built with, from version 1 on.
+    pub const BAKED: [&str; 3] = [
+        include_str!("../../../schemas/v1.json"),
+        include_str!("../../../schemas/v2.json"),
+        include_str!("../../../schemas/v3.json"),
+    ];
+    /// The firmware rules that the binary was built with.
+    pub const BAKED_RULES: &str = include_str!("../../../schemas/firmware-rules.json");
+
     /// The schemas that the binary was built with.
     ///
     /// # Errors
     /// Never, as long as the tests of this module pass.
     pub fn baked() -> Result<Self, SchemaError> {
-        const VERSIONS: [&str; 3] = [
-            include_str!("../../../schemas/v1.json"),
-            include_str!("../../../schemas/v2.json"),
-            include_str!("../../../schemas/v3.json"),
-        ];
-        const RULES: &str = include_str!("../../../schemas/firmware-rules.json");
-        Self::compile((1..).zip(VERSIONS), RULES)
+        Self::compile((1..).zip(Self::BAKED), Self::BAKED_RULES)
     }
 
     /// Reads `v<number>.json` and the firmware rules from a directory; other files are passed over.
@@ -173,7 +176,11 @@ impl SchemaSet {
         Self::compile(files.iter().map(|(version, json)| (*version, json.as_str())), &rules)
     }
 
-    fn compile<'a>(
+    /// Compiles schema documents and the firmware rules that choose between them.
+    ///
+    /// # Errors
+    /// When one can't be used, or the rules don't fit the schemas.
+    pub fn compile<'a>(
         files: impl Iterator<Item = (u32, &'a str)>,
         rules: &str,
     ) -> Result<Self, SchemaError> {
