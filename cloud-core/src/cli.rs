@@ -20,8 +20,10 @@ use crate::store::rollup::RollupStore;
 use crate::store::rollup::request::Whose;
 
 pub mod access;
+pub mod fleets;
 
 use access::{GroupsCommand, Tokens};
+use fleets::{Fleets, Keys, SnapshotCommand};
 
 /// How often `--wait` looks.
 const POLL: Duration = Duration::from_millis(500);
@@ -69,6 +71,15 @@ pub enum Command {
     /// Imports and lists the device groups.
     #[command(subcommand)]
     Groups(GroupsCommand),
+    /// Makes, lists and revokes the keys that fleets of devices send with.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Lists fleets, and limits what they may send.
+    #[command(subcommand)]
+    Fleets(Fleets),
+    /// Makes the file that gateways work from.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
 }
 
 /// Which rollups.
@@ -219,5 +230,12 @@ mod tests {
         assert!(parse("core tokens create --name ann --role viewer --days 30").is_ok());
         assert!(parse("core tokens create --name ann --role root").is_err());
         assert!(parse("core groups import g.csv --patch --config x.toml").is_ok());
+        assert!(parse("core keys create --fleet f --days 90").is_ok());
+        assert!(parse("core keys create --fleet f --days 90 --expires x").is_err());
+        assert!(parse("core fleets limit --fleet f --events-per-second 5").is_err());
+        assert!(
+            parse("core fleets limit --fleet f --events-per-second 5 --events-burst 9").is_ok()
+        );
+        assert!(parse("core snapshot write --out s.json --fleet a --fleet b --every 5").is_ok());
     }
 }

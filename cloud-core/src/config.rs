@@ -15,6 +15,7 @@ use crate::live::LiveConfig;
 use crate::raw::RawConfig;
 use crate::rebuild::config::RebuildConfig;
 use crate::rollup::RollupConfig;
+use crate::snapshot::pressure::PressureConfig;
 use crate::store::object::StoreConfig;
 use crate::store::postgres::CatalogConfig;
 
@@ -40,6 +41,8 @@ pub struct CoreConfig {
     pub deadletter: DeadLetterConfig,
     /// The loss ledger.
     pub ledger: LedgerConfig,
+    /// When gateways hold events back.
+    pub pressure: PressureConfig,
     /// The live view.
     pub live: LiveConfig,
     /// The API.
@@ -73,6 +76,7 @@ impl CoreConfig {
         self.compact.validate(&mut problems);
         self.deadletter.validate(&mut problems);
         self.ledger.validate(&mut problems);
+        self.pressure.validate(&mut problems);
         self.live.validate(&mut problems);
         self.api.validate(&mut problems);
         self.admin.validate(&mut problems);

@@ -20,5 +20,6 @@ pub mod rebuild;
 pub mod role;
 pub mod rollup;
 pub mod series;
+pub mod snapshot;
 pub mod source;
 pub mod store;

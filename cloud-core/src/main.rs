@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloud_core::cli::access::{groups, tokens};
+use cloud_core::cli::fleets::{SnapshotCommand, fleets, keys, write};
 use cloud_core::cli::{Command, ConfigArgs, Topics, apply, ledger, rebuild};
 use cloud_core::config::CoreConfig;
 use cloud_core::role;
@@ -28,34 +29,28 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Run { role, config } => {
-            let config = load(&config)?;
-            role::run(config, role, shutdown::on_signals()?).await?;
-            Ok(ExitCode::SUCCESS)
+            role::run(load(&config)?, role, shutdown::on_signals()?).await?;
         }
         Command::Ledger { from, to, gateway, json, config } => {
             let given = [("from", from), ("to", to), ("gateway", gateway)];
             let of = |(name, value): (&str, Option<String>)| Some((name.to_owned(), value?));
             let parameters = given.into_iter().filter_map(of).collect();
             let is_whole = ledger(load(&config)?, parameters, json).await?;
-            Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Rebuild(asked) => {
-            rebuild(load(&asked.config)?, asked).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Tokens(command) => {
-            tokens(&load(command.config())?, command).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Groups(command) => {
-            groups(&load(command.config())?, command).await?;
-            Ok(ExitCode::SUCCESS)
+        Command::Rebuild(asked) => rebuild(load(&asked.config)?, asked).await?,
+        Command::Tokens(command) => tokens(&load(command.config())?, command).await?,
+        Command::Groups(command) => groups(&load(command.config())?, command).await?,
+        Command::Keys(command) => keys(&load(command.config())?, command).await?,
+        Command::Fleets(command) => fleets(&load(command.config())?, command).await?,
+        Command::Snapshot(SnapshotCommand::Write(asked)) => {
+            write(&load(&asked.config)?, asked).await?;
         }
         Command::Topics(Topics::Apply { dry_run, config }) => {
             apply(load(&config)?, dry_run).await?;
-            Ok(ExitCode::SUCCESS)
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn load(args: &ConfigArgs) -> anyhow::Result<CoreConfig> {

@@ -58,6 +58,8 @@ impl Identities {
         let asked = match secret.kind() {
             Kind::Token => self.store.token(&hash).await,
             Kind::Session => self.store.session(&hash).await,
+            // Devices have no business here.
+            Kind::FleetKey => Ok(None),
         };
         match (asked, known) {
             (Ok(Some(identity)), _) => {

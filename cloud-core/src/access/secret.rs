@@ -10,6 +10,7 @@ const BYTES: usize = 32;
 /// A prefix lets people and scanners of repositories recognise a token.
 const TOKEN_PREFIX: &str = "pst_";
 const SESSION_PREFIX: &str = "pss_";
+const FLEET_KEY_PREFIX: &str = "pfk_";
 
 /// What is stored of a secret.
 pub type Hash = [u8; 32];
@@ -21,6 +22,8 @@ pub enum Kind {
     Token,
     /// Of a browser's session.
     Session,
+    /// Of a fleet's devices; gateways look at these.
+    FleetKey,
 }
 
 impl Kind {
@@ -28,6 +31,7 @@ impl Kind {
         match self {
             Self::Token => TOKEN_PREFIX,
             Self::Session => SESSION_PREFIX,
+            Self::FleetKey => FLEET_KEY_PREFIX,
         }
     }
 }

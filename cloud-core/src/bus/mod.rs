@@ -164,6 +164,18 @@ pub trait LogEnds: Send + Sync {
     async fn ends(&self, topic: &str) -> Result<Vec<Watermarks>, BusError>;
 }
 
+/// Says what a topic's partitions held at a time.
+#[async_trait]
+pub trait LogTimes: Send + Sync {
+    /// For every partition, the offset of the first record that the bus appended then or later:
+    /// the next one where it has none.
+    async fn first_since(
+        &self,
+        topic: &str,
+        time: UnixMicros,
+    ) -> Result<BTreeMap<i32, i64>, BusError>;
+}
+
 /// Writes single messages; for the rare ones, not for volume.
 #[async_trait]
 pub trait Producer: Send + Sync {

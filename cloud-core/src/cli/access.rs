@@ -17,7 +17,7 @@ use crate::store::access::{AccessStore, TokenEntry};
 use crate::store::groups::{GroupStore, Import};
 use crate::store::postgres;
 
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
+pub(super) const DAY_MICROS: i64 = 86_400 * 1_000_000;
 /// Groups shown by `groups list`.
 const LISTED_MAX: usize = 10_000;
 
@@ -98,7 +98,7 @@ impl GroupsCommand {
 }
 
 /// Who runs a command, for the audit log.
-fn who() -> String {
+pub(super) fn who() -> String {
     format!("command line of {}", std::env::var("USER").unwrap_or_else(|_| "?".into()))
 }
 

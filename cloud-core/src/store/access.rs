@@ -63,7 +63,7 @@ pub struct AccessStore {
 /// A time in µs.
 const MICROS: &str = "(extract(epoch FROM {}) * 1000000)::bigint";
 
-fn micros(column: &str) -> String {
+pub(super) fn micros(column: &str) -> String {
     MICROS.replace("{}", column)
 }
 

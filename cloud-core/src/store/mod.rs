@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod compact;
 pub mod dead_letters;
 pub mod files;
+pub mod fleets;
 pub mod groups;
 pub mod ledger;
 pub mod object;

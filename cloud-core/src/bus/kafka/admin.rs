@@ -5,24 +5,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use penstock_common::event::UnixMicros;
+use rdkafka::Offset;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
     TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::KafkaConfig;
+use super::tail::starts;
 use crate::bus::topics::{TopicAdmin, TopicPlan, TopicState};
-use crate::bus::{BusError, LogEnds, Watermarks};
+use crate::bus::{BusError, LogEnds, LogTimes, Watermarks};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A Kafka admin client.
 pub struct KafkaAdmin {
     client: Arc<AdminClient<DefaultClientContext>>,
+    config: KafkaConfig,
 }
 
 impl KafkaAdmin {
@@ -31,7 +37,7 @@ impl KafkaAdmin {
     /// # Errors
     /// When the client can't be created.
     pub fn open(config: &KafkaConfig) -> Result<Self, BusError> {
-        Ok(Self { client: Arc::new(config.client().create()?) })
+        Ok(Self { client: Arc::new(config.client().create()?), config: config.clone() })
     }
 
     /// A created topic reaches the brokers' metadata a moment later.
@@ -138,6 +144,33 @@ impl LogEnds for KafkaAdmin {
         };
         tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| {
             Err(BusError { message: format!("ask for the ends: {error}"), retryable: true })
+        })
+    }
+}
+
+#[async_trait]
+impl LogTimes for KafkaAdmin {
+    async fn first_since(
+        &self,
+        topic: &str,
+        time: UnixMicros,
+    ) -> Result<BTreeMap<i32, i64>, BusError> {
+        // Only a consumer can ask. It joins no group.
+        let mut client = self.config.client();
+        let consumer: BaseConsumer = client.set("group.id", "penstock-times").create()?;
+        let topic = topic.to_owned();
+        let ask = move || -> Result<BTreeMap<i32, i64>, BusError> {
+            // Brokers count in milliseconds; the one that has begun counts as old.
+            let starts =
+                starts(&consumer, &topic, time.0.max(0).unsigned_abs().div_ceil(1_000) as i64)?;
+            let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            };
+            Ok(starts.elements().iter().filter_map(offset).collect())
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| {
+            Err(BusError { message: format!("ask for offsets by time: {error}"), retryable: true })
         })
     }
 }

@@ -74,7 +74,9 @@ fn run(
     since: Duration,
     sender: &mpsc::Sender<Tailed>,
 ) -> Result<(), BusError> {
-    let starts = starts(consumer, topic, since)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let from = now.unwrap_or_default().saturating_sub(since).as_millis();
+    let starts = starts(consumer, topic, i64::try_from(from).unwrap_or(i64::MAX))?;
     consumer.assign(&starts)?;
     let begins = starts.elements().into_iter().filter_map(|start| match start.offset() {
         Offset::Offset(offset) => Some((start.partition(), offset)),
@@ -120,19 +122,17 @@ fn hand_over(chunk: &mut Vec<Record>, sender: &mpsc::Sender<Tailed>) -> bool {
     }
 }
 
-fn starts(
+/// Where what was appended from then on begins, in ms since the Unix epoch.
+pub(super) fn starts(
     consumer: &BaseConsumer,
     topic: &str,
-    since: Duration,
+    from: i64,
 ) -> Result<TopicPartitionList, BusError> {
     let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
     let found = metadata.topics().first().filter(|found| found.error().is_none());
     let Some(found) = found else {
         return Err(BusError { message: format!("topic {topic} is not there"), retryable: true });
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let from = now.unwrap_or_default().saturating_sub(since).as_millis();
-    let from = i64::try_from(from).unwrap_or(i64::MAX);
     let mut times = TopicPartitionList::new();
     for partition in found.partitions() {
         times.add_partition_offset(topic, partition.id(), Offset::Offset(from))?;
