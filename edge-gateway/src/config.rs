@@ -3,15 +3,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use penstock_common::config;
+use penstock_common::event::is_name;
 use penstock_common::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::admit::budget::BudgetConfig;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
-use crate::listen::ListenConfig;
+use crate::listen::{Auth, ListenConfig};
+use crate::snapshot::SnapshotConfig;
 use crate::spool::SpoolConfig;
 
 /// The whole file.
@@ -24,6 +27,8 @@ pub struct GatewayConfig {
     pub http: ListenConfig,
     /// Health and metrics.
     pub admin: AdminConfig,
+    /// Schemas, keys, limits.
+    pub snapshot: SnapshotConfig,
     /// The durable spool.
     pub spool: SpoolConfig,
     /// How many rejections are kept.
@@ -44,8 +49,11 @@ pub struct GatewayConfig {
 pub struct Identity {
     /// Unique among all gateways: it names every record's provenance for ever.
     pub name: String,
-    /// The fleet of the devices of this facility.
+    /// The fleet of the devices of this facility: of what comes without a key, and the first of
+    /// those whose keys are taken.
     pub fleet: String,
+    /// Further fleets whose keys are taken.
+    pub other_fleets: Vec<String>,
 }
 
 /// Where health and metrics are served, apart from the devices' port.
@@ -75,19 +83,39 @@ impl GatewayConfig {
         let mut problems = Vec::new();
         self.gateway.validate(&mut problems);
         self.http.validate(&mut problems);
+        self.snapshot.validate(&mut problems);
         self.spool.validate(&mut problems);
         self.dead_letters.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
+        if self.http.auth == Auth::Required && self.snapshot.has_no_keys() {
+            problems.push(
+                "http.auth: \"required\" (the default), and no snapshot.file is set, so that no \
+                 key would ever be known: make one with `cloud-core snapshot write`, or set \
+                 http.auth = \"off\" on a network where everybody may send"
+                    .into(),
+            );
+        }
         problems
+    }
+
+    /// The fleets whose devices need a key here; none where no key is asked for.
+    pub fn fleets_with_keys(&self) -> Vec<Arc<str>> {
+        let Identity { fleet, other_fleets, .. } = &self.gateway;
+        let fleets = std::iter::once(fleet).chain(other_fleets);
+        fleets
+            .filter(|_| self.http.auth == Auth::Required)
+            .map(|fleet| fleet.as_str().into())
+            .collect()
     }
 }
 
 impl Identity {
     fn validate(&self, problems: &mut Vec<String>) {
-        for (key, value) in [("gateway.name", &self.name), ("gateway.fleet", &self.fleet)] {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if value.is_empty() || value.len() > 64 || !value.chars().all(allowed) {
+        let others = self.other_fleets.iter().map(|fleet| ("gateway.other_fleets", fleet));
+        let own = [("gateway.name", &self.name), ("gateway.fleet", &self.fleet)];
+        for (key, value) in own.into_iter().chain(others) {
+            if !is_name(value) {
                 problems.push(format!(
                     "{key}: {value:?}; expected 1 to 64 characters of A-Z a-z 0-9 . _ -"
                 ));

@@ -10,20 +10,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use penstock_common::clock::SystemClock;
-use penstock_common::schema::SchemaSet;
+use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::shutdown;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admit::Admitter;
 use crate::admit::budget::Budget;
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, Identity};
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
-use crate::listen::{self, Ingest};
+use crate::listen::tls::{self, Tls, TlsMetrics};
+use crate::listen::{self, Access, Auth, Ingest};
+use crate::snapshot::{self, SnapshotMetrics, Snapshots};
 use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::board::{Board, Parts};
 use crate::status::link::LinkWatch;
@@ -59,6 +60,7 @@ pub struct Running {
     pub addresses: Addresses,
     stop: CancellationToken,
     listener: tokio::task::JoinHandle<()>,
+    watchers: JoinSet<()>,
     forwarder: JoinHandle<()>,
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
@@ -74,17 +76,17 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
 
     let registry = Registry::new();
+    let Files { snapshots, tls, watchers } = files(&config, &registry, &stop)?;
     let readiness = Readiness::default();
     let spool_config = config.spool.clone();
     let OpenSpool { handle: spool, reader, report: _ } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
 
-    let schemas = SchemaSet::baked()?;
-    let versions = schemas.schemas().iter().map(|schema| schema.version()).collect();
-    let admitter = Admitter::new(schemas, config.gateway.fleet.as_str().into());
+    let Identity { fleet, other_fleets, .. } = &config.gateway;
+    let access = Access::new(config.http.auth, fleet, other_fleets, snapshots.clone());
     let budget = Budget::new(config.dead_letters.clone(), Instant::now());
-    let ingest = Ingest::new(admitter, spool.clone(), Arc::new(SystemClock), &registry)?
+    let ingest = Ingest::new(access, spool.clone(), Arc::new(SystemClock), &registry)?
         .budgeted(budget.clone());
 
     let stop_forwarder = CancellationToken::new();
@@ -101,10 +103,15 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         spool_dir: config.spool.dir.clone(),
         spool: spool.clone(),
         link,
-        schemas: versions,
+        schemas: schema_versions(&snapshots),
         readiness: readiness.clone(),
         clock: Arc::new(SystemClock),
     });
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    status::snapshot::tell(&board, &snapshots, &config.fleets_with_keys(), &clock);
+    if let Some(tls) = &tls {
+        status::certificate::tell(&board, tls, &clock);
+    }
     let gateway: Arc<str> = config.gateway.name.as_str().into();
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
@@ -132,14 +139,14 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
                 not_ready.cancelled().await;
                 drop(latch);
             });
-            listen::serve(http, limits, ingest, stop).await;
+            listen::serve(http, limits, tls, ingest, stop).await;
         }
     });
     if let Some(path) = &config.ready_file {
         announce(path, &addresses)?;
     }
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "taking events");
-    Ok(Running { addresses, stop, listener, forwarder, stop_forwarder, spool })
+    Ok(Running { addresses, stop, listener, watchers, forwarder, stop_forwarder, spool })
 }
 
 impl Running {
@@ -147,12 +154,16 @@ impl Running {
     ///
     /// # Errors
     /// When a stage ended that must not: the process should exit and be started again.
-    pub async fn finished(self, manager: &ServiceManager) -> anyhow::Result<()> {
+    pub async fn finished(mut self, manager: &ServiceManager) -> anyhow::Result<()> {
         manager.ready();
         let mut watch = tokio::time::interval(SUPERVISE_EVERY);
         let failed = loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break None,
+                Some(_) = self.watchers.join_next() => {
+                    break Some(anyhow!("a task that watches files has ended"));
+                }
                 _ = watch.tick() => {
                     manager.alive();
                     if self.forwarder.is_finished() {
@@ -174,6 +185,44 @@ impl Running {
             (None, Err(_)) => Err(anyhow!("the forwarder's thread panicked")),
         }
     }
+}
+
+fn schema_versions(snapshots: &Snapshots) -> Box<dyn Fn() -> Vec<u32> + Send + Sync> {
+    let snapshots = snapshots.clone();
+    Box::new(move || snapshots.current().schema_versions())
+}
+
+/// What is read from files, and replaced while the gateway runs.
+struct Files {
+    snapshots: Snapshots,
+    tls: Option<Tls>,
+    watchers: JoinSet<()>,
+}
+
+/// Reads them and begins to watch them; tells what is left open.
+fn files(
+    config: &GatewayConfig,
+    registry: &Registry,
+    stop: &CancellationToken,
+) -> anyhow::Result<Files> {
+    let mut watchers = JoinSet::new();
+    let metrics = SnapshotMetrics::new(registry)?;
+    let (snapshots, watcher) =
+        snapshot::open(config.snapshot.clone(), Arc::new(SystemClock), metrics)?;
+    watchers.spawn(watcher.run(stop.clone()));
+    if config.http.auth == Auth::Off {
+        tracing::warn!("http.auth is off: whoever reaches the port may send events");
+    }
+    let metrics = TlsMetrics::new(registry)?;
+    let tls = if config.http.tls.cert_file.is_some() {
+        let (tls, watcher) = tls::open(config.http.tls.clone(), Arc::new(SystemClock), metrics)?;
+        watchers.spawn(watcher.run(stop.clone()));
+        Some(tls)
+    } else {
+        tracing::warn!("http.tls.cert_file is not set: keys and events travel in the clear");
+        None
+    };
+    Ok(Files { snapshots, tls, watchers })
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -7,5 +7,6 @@ pub mod config;
 pub mod forward;
 pub mod gateway;
 pub mod listen;
+pub mod snapshot;
 pub mod spool;
 pub mod status;

@@ -8,7 +8,7 @@ use clap::Args;
 use penstock_common::shutdown;
 
 use crate::demo::progress::Progress;
-use crate::fleet::{self, FleetConfig, Tally};
+use crate::fleet::{self, FleetConfig, Tally, Target};
 
 /// `hw-tests simulate`.
 #[derive(Args, Debug)]
@@ -16,6 +16,10 @@ pub struct SimulateArgs {
     /// The gateway's address.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub gateway: SocketAddr,
+    /// The key of the fleet; or in the environment, as PENSTOCK_FLEET_KEY, where nobody sees it.
+    /// Without any, the gateway must ask for none.
+    #[arg(long)]
+    pub key: Option<String>,
     /// How many devices.
     #[arg(long, default_value_t = 200)]
     pub devices: u32,
@@ -50,8 +54,13 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         resolve_within: Duration::from_secs(10),
         ..FleetConfig::mixed(seed, args.devices, args.rate)
     };
+    let key = args.key.clone().or_else(|| std::env::var("PENSTOCK_FLEET_KEY").ok());
+    let gateway = match &key {
+        Some(key) => Target::with_key(args.gateway, key)?,
+        None => args.gateway.into(),
+    };
     let progress = Progress::start(Arc::clone(&tally), None);
-    let told = fleet::run(config, args.gateway, Arc::clone(&tally), stop).await;
+    let told = fleet::run(config, gateway, Arc::clone(&tally), stop).await;
     progress.end().await;
     println!("rejected, by reason:");
     for (reason, count) in told.reasons() {

@@ -11,16 +11,17 @@
 mod disk;
 mod kafka;
 mod ports;
+mod snapshot;
+mod tls;
 
 use std::path::Path;
 
 use penstock_common::clock::{Clock, SystemClock};
-use penstock_common::schema::SchemaSet;
 use serde::Serialize;
 
 use crate::config::GatewayConfig;
 pub use crate::status::advice::Level;
-use crate::status::advice::is_plausible;
+use crate::status::advice::{Advice, is_plausible};
 
 /// One thing that was tried.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +57,10 @@ impl Report {
         if level == Level::Fail {
             self.exit_code = self.exit_code.max(1);
         }
+    }
+
+    fn advise(&mut self, check: &'static str, advice: Advice) {
+        self.add(check, advice.level, advice.found, advice.todo);
     }
 
     fn ok(&mut self, check: &'static str, found: impl Into<String>) {
@@ -102,7 +107,8 @@ pub fn run(path: Option<&Path>, overrides: &[String]) -> Report {
     let name = &config.gateway.name;
     report.ok("config", format!("{file} can be used; this is gateway {name}"));
     clock(&mut report);
-    schemas(&mut report);
+    snapshot::check(&mut report, &config);
+    tls::check(&mut report, &config.http);
     disk::check(&mut report, &config.spool);
     ports::check(&mut report, &config);
     kafka::check(&mut report, &config.kafka);
@@ -123,19 +129,5 @@ fn clock(report: &mut Report) {
             "Set the clock, or let the machine reach its time server (NTP). Until then, received \
              times are wrong; no event is lost.",
         );
-    }
-}
-
-fn schemas(report: &mut Report) {
-    match SchemaSet::baked() {
-        Ok(schemas) => {
-            let versions: Vec<String> =
-                schemas.schemas().iter().map(|schema| format!("v{}", schema.version())).collect();
-            report.ok("schemas", format!("{} built in", versions.join(", ")));
-        }
-        Err(error) => {
-            let todo = "This program is damaged: install it again.";
-            report.add("schemas", Level::Fail, error.to_string(), todo);
-        }
     }
 }

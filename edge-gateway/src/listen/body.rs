@@ -17,6 +17,9 @@ use super::problem::{Kind, Problem};
 /// gets its answer instead of a reset.
 const DISCARD_BYTES_MAX: usize = 4 << 20;
 
+/// How long the body of a request that was refused for its headers is dropped.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// First allocation for a body in several pieces, in bytes.
 const FIRST_BYTES_MAX: usize = 64 << 10;
 
@@ -112,8 +115,16 @@ async fn collect(body: &mut Incoming, max: usize, budget: &BodyBudget) -> Result
     Ok(Whole { bytes, share })
 }
 
+/// Lets a client that sends first and reads then get an answer that was decided by the headers
+/// alone: drops what comes, within bounds. One that waits to be asked is not asked.
+pub(super) async fn turn_away(request: &mut Request<Incoming>) {
+    if !request.headers().contains_key(EXPECT) {
+        let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, discard(request.body_mut())).await;
+    }
+}
+
 /// Reads what is left of a body without keeping it, up to a bound.
-pub(super) async fn discard(body: &mut Incoming) {
+async fn discard(body: &mut Incoming) {
     let mut discarded = 0;
     while discarded < DISCARD_BYTES_MAX
         && let Some(Ok(frame)) = body.frame().await

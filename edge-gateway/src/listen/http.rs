@@ -1,4 +1,4 @@
-//! One request: route, read, admit, make durable, answer. The answer is written last.
+//! One request: route, let in, read, admit, make durable, answer. The answer is written last.
 
 use std::time::Instant;
 
@@ -7,10 +7,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use hyper::{Method, Request, Response};
 
+use super::access::Caller;
 use super::body::{self, BodyBudget};
+use super::limit::Standing;
 use super::problem::{Kind, Problem};
+use super::server::Connection;
 use super::{Durable, Ingest, ListenConfig, answer};
-use crate::admit;
+use crate::admit::{self, Admitter};
 
 /// Where events are posted.
 const EVENTS_PATH: &str = "/v1/events";
@@ -24,11 +27,18 @@ pub(super) struct Shared<D> {
 
 impl<D: Durable> Shared<D> {
     /// Answers one request and counts it.
-    pub(super) async fn handle(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let response = match self.route(&mut request).await {
+    pub(super) async fn handle(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Full<Bytes>> {
+        let response = match self.route(&mut request, connection).await {
             Ok(response) => response,
             Err(problem) => {
                 tracing::debug!(?problem, "refused");
+                if Kind::REFUSED.contains(&problem.kind) {
+                    self.ingest.refuse(problem.kind, connection.source);
+                }
                 problem.response(self.config.retry_after_s)
             }
         };
@@ -39,23 +49,40 @@ impl<D: Durable> Shared<D> {
     async fn route(
         &self,
         request: &mut Request<Incoming>,
+        connection: &Connection,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let problem = match (request.uri().path(), request.method()) {
-            (EVENTS_PATH, &Method::POST) => return self.events(request).await,
+            (EVENTS_PATH, &Method::POST) => match self.let_in(request, connection) {
+                Ok((caller, standing)) => return self.events(request, &caller, standing).await,
+                Err(problem) => problem,
+            },
             (EVENTS_PATH, method) => {
                 let detail = format!("{EVENTS_PATH} takes POST, not {}", shown(method.as_str()));
                 Problem::new(Kind::MethodNotAllowed, detail)
             }
             _ => Problem::new(Kind::NotFound, format!("events are posted to {EVENTS_PATH}")),
         };
-        let discard = body::discard(request.body_mut());
-        let _ = tokio::time::timeout(self.config.body_timeout(), discard).await;
+        body::turn_away(request).await;
         Err(problem)
+    }
+
+    /// What the headers alone decide: whose the request is, and whether its fleet may send now.
+    fn let_in(
+        &self,
+        request: &Request<Incoming>,
+        connection: &Connection,
+    ) -> Result<(Caller, Option<Standing>), Problem> {
+        let caller = self.ingest.access.identify(request.headers(), self.ingest.clock.now())?;
+        connection.trust();
+        let standing = self.ingest.buckets.begin(&caller.fleet, Instant::now());
+        Ok((caller, standing.map_err(Problem::limited)?))
     }
 
     async fn events(
         &self,
         request: &mut Request<Incoming>,
+        caller: &Caller,
+        mut standing: Option<Standing>,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let started = Instant::now();
         let mut body = body::read(request, &self.config, &self.budget).await?;
@@ -64,13 +91,18 @@ impl<D: Durable> Shared<D> {
         if content_encoding.is_some() {
             body.grow(&self.budget, admit::BODY_BYTES_MAX)?;
         }
-        let mut admission = self.ingest.admitter.admit(admit::Request {
-            content_type: header(request, &CONTENT_TYPE),
-            content_encoding,
-            received_at: self.ingest.clock.now(),
-            traceparent: header(request, &TRACEPARENT).and_then(traceparent),
-            body: body.bytes.clone(),
-        })?;
+        let schemas = caller.snapshot.schemas.clone();
+        let mut admission =
+            Admitter::new(schemas, caller.fleet.name.clone()).admit(admit::Request {
+                content_type: header(request, &CONTENT_TYPE),
+                content_encoding,
+                received_at: self.ingest.clock.now(),
+                traceparent: header(request, &TRACEPARENT).and_then(traceparent),
+                body: body.bytes.clone(),
+            })?;
+        let events = admission.outcomes.len();
+        let after = self.ingest.buckets.take(&caller.fleet, events, Instant::now());
+        standing = after.map_err(Problem::limited)?.or(standing);
         if let Some(budget) = &self.ingest.budget {
             budget.apply(&mut admission, started);
         }
@@ -82,7 +114,11 @@ impl<D: Durable> Shared<D> {
             budget.count(&admission.not_kept);
         }
         self.ingest.metrics.ack_latency.observe(started.elapsed().as_secs_f64());
-        answer::answer(&admission)
+        let mut response = answer::answer(&admission)?;
+        if let Some(standing) = standing {
+            standing.show(response.headers_mut());
+        }
+        Ok(response)
     }
 }
 

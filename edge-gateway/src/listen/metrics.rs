@@ -2,13 +2,17 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::problem::Kind;
+use super::server::NO_REQUEST;
+use super::sources::Refused;
 use crate::admit::{Admission, Reason};
 
 /// Upper bounds of the acknowledgement's latency, in seconds.
 const ACK_BUCKETS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
-/// The listener's metrics. Labels are bounded: statuses of the problem table, [`Reason::ALL`].
+/// The listener's metrics. Labels are bounded: statuses and names of the problem table,
+/// [`Reason::ALL`].
 #[derive(Clone)]
 pub struct ListenMetrics {
     /// Answered requests by status.
@@ -29,8 +33,14 @@ pub struct ListenMetrics {
     pub body_bytes: IntCounter,
     /// From the end of the headers to the answer, of requests whose entries are durable.
     pub ack_latency: Histogram,
+    /// Requests that may not come, or not now, by the problem's name.
+    pub refused_requests: IntCounterVec,
     /// Open connections.
     pub connections: IntGauge,
+    /// Connections that were closed before any request was let in, by reason.
+    pub closed: IntCounterVec,
+    /// TLS handshakes that failed or took too long.
+    pub failed_handshakes: IntCounter,
 }
 
 impl ListenMetrics {
@@ -84,13 +94,40 @@ impl ListenMetrics {
                 "Bytes of request bodies as sent",
             )?,
             ack_latency: Histogram::with_opts(latency.buckets(ACK_BUCKETS.to_vec()))?,
+            refused_requests: IntCounterVec::new(
+                Opts::new(
+                    "penstock_gateway_refused_requests_total",
+                    "Requests refused for their key or their fleet's limit",
+                ),
+                &["reason"],
+            )?,
             connections: IntGauge::new("penstock_gateway_connections", "Open connections")?,
+            closed: IntCounterVec::new(
+                Opts::new(
+                    "penstock_gateway_closed_connections_total",
+                    "Connections closed before any request was let in",
+                ),
+                &["reason"],
+            )?,
+            failed_handshakes: IntCounter::new(
+                "penstock_gateway_failed_handshakes_total",
+                "TLS handshakes that failed or took too long",
+            )?,
         };
+        for reason in [NO_REQUEST, Refused::TooMany.as_str(), Refused::TooFast.as_str()] {
+            metrics.closed.with_label_values(&[reason]);
+        }
+        registry.register(Box::new(metrics.closed.clone()))?;
+        registry.register(Box::new(metrics.failed_handshakes.clone()))?;
         // From the first scrape on, so that an increase from nothing is seen as one.
         for reason in Reason::ALL {
             metrics.rejected.with_label_values(&[reason.as_str()]);
             metrics.not_kept.with_label_values(&[reason.as_str()]);
         }
+        for kind in Kind::REFUSED {
+            metrics.refused_requests.with_label_values(&[kind.name()]);
+        }
+        registry.register(Box::new(metrics.refused_requests.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.received.clone()))?;
         registry.register(Box::new(metrics.not_kept.clone()))?;

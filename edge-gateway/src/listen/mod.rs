@@ -1,17 +1,32 @@
-//! The devices' side: HTTP/1.1 on TCP, `POST /v1/events` (docs/contracts/ingest.md).
+//! The devices' side: HTTP/1.1 on TLS, or on plain TCP, `POST /v1/events` (docs/contracts/ingest.md).
 //!
-//! Everything that a client can make large is bounded: connections, header size and time, body
-//! size and time, and the bytes of all bodies that are being worked on. Under load the answer is
-//! 429, never a 5xx; 503 means that the gateway is stopping.
+//! Everything that a client can make large or long is bounded:
+//!
+//! | what | beyond it |
+//! |---|---|
+//! | connections | wait in the kernel's backlog |
+//! | connections of a source, open and new | closed at once |
+//! | the handshake; the first request that is let in | closed |
+//! | headers in bytes and time; answers that nobody reads | closed |
+//! | a body in bytes; in time | 413; 408 |
+//! | the bytes of all bodies that are being worked on | 429 |
+//! | what its fleet may send | 429 |
+//!
+//! Under load the answer is 429, never a 5xx; 503 means that the gateway is stopping.
 
+mod access;
 mod answer;
 mod body;
 mod http;
+mod limit;
 mod metrics;
 mod problem;
 mod server;
+mod sources;
+mod stall;
+pub mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +34,14 @@ use penstock_common::clock::Clock;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{Access, Auth};
+use self::limit::Buckets;
 pub use self::metrics::ListenMetrics;
+use self::problem::Kind;
 pub use self::server::serve;
+use self::tls::TlsConfig;
+use crate::admit::BODY_BYTES_MAX;
 use crate::admit::budget::Budget;
-use crate::admit::{Admitter, BODY_BYTES_MAX};
 use crate::spool::entry::Entry;
 use crate::spool::{SpoolError, SpoolHandle};
 
@@ -32,13 +51,24 @@ use crate::spool::{SpoolError, SpoolHandle};
 pub struct ListenConfig {
     /// `address:port`; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether devices show a key.
+    pub auth: Auth,
     /// Open connections; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Open connections from one address (of IPv6, one network of /64); more are closed at once.
+    pub connections_per_source_max: usize,
+    /// New connections a second from one address, once that many were opened at once.
+    pub connections_per_source_per_second: u32,
+    /// From a connection's opening, its handshake included, to the end of the headers of the first
+    /// request that is let in: who has shown no key in that time does not keep a place.
+    pub first_request_timeout_ms: u64,
     /// From a connection's opening, or its last answer, to the end of the next request's headers.
     /// It is the keep-alive time as well: longer than the interval at which devices send.
     pub head_timeout_ms: u64,
     /// From the end of a request's headers to the end of its body; beyond it 408.
     pub body_timeout_ms: u64,
+    /// How long an answer may find nobody to read it.
+    pub write_timeout_ms: u64,
     /// Largest request body as sent; the limit of 1 MiB can be lowered.
     pub body_bytes_max: usize,
     /// Bytes of all bodies being read or waiting for the disk; beyond it 429.
@@ -47,15 +77,23 @@ pub struct ListenConfig {
     pub drain_timeout_ms: u64,
     /// What a device is told to wait while the spool can't take its events, in seconds.
     pub retry_after_s: u64,
+    /// TLS; without a certificate, plain HTTP.
+    pub tls: TlsConfig,
 }
 
 impl Default for ListenConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            auth: Auth::default(),
+            tls: TlsConfig::default(),
             connections_max: 10_000,
+            connections_per_source_max: 1_000,
+            connections_per_source_per_second: 100,
+            first_request_timeout_ms: 15_000,
             head_timeout_ms: 75_000,
             body_timeout_ms: 20_000,
+            write_timeout_ms: 20_000,
             body_bytes_max: BODY_BYTES_MAX,
             bodies_bytes_max: 32 << 20,
             drain_timeout_ms: 10_000,
@@ -74,6 +112,12 @@ impl ListenConfig {
         };
         let body_bytes_max = self.body_bytes_max as u64;
         range("connections_max", self.connections_max as u64, 1, 1_000_000);
+        let per_source = self.connections_per_source_max as u64;
+        range("connections_per_source_max", per_source, 1, 1_000_000);
+        let per_second = u64::from(self.connections_per_source_per_second);
+        range("connections_per_source_per_second", per_second, 1, 1_000_000);
+        range("first_request_timeout_ms", self.first_request_timeout_ms, 100, 3_600_000);
+        range("write_timeout_ms", self.write_timeout_ms, 100, 600_000);
         range("head_timeout_ms", self.head_timeout_ms, 100, 3_600_000);
         range("body_timeout_ms", self.body_timeout_ms, 100, 600_000);
         range("body_bytes_max", body_bytes_max, 1_024, BODY_BYTES_MAX as u64);
@@ -82,6 +126,7 @@ impl ListenConfig {
         range("bodies_bytes_max", self.bodies_bytes_max as u64, least, 4 << 30);
         range("drain_timeout_ms", self.drain_timeout_ms, 0, 600_000);
         range("retry_after_s", self.retry_after_s, 1, 3_600);
+        self.tls.validate(problems);
     }
 
     const fn body_timeout(&self) -> Duration {
@@ -101,9 +146,10 @@ impl Durable for SpoolHandle {
     }
 }
 
-/// What a request goes through: admission, the spool, the answer.
+/// What a request goes through: the key, the fleet's limit, admission, the spool, the answer.
 pub struct Ingest<D = SpoolHandle> {
-    admitter: Admitter,
+    access: Access,
+    buckets: Buckets,
     spool: D,
     clock: Arc<dyn Clock>,
     metrics: ListenMetrics,
@@ -116,18 +162,25 @@ impl<D: Durable> Ingest<D> {
     /// # Errors
     /// When the metrics are registered already.
     pub fn new(
-        admitter: Admitter,
+        access: Access,
         spool: D,
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)?, budget: None })
+        let metrics = ListenMetrics::new(registry)?;
+        Ok(Self { access, buckets: Buckets::default(), spool, clock, metrics, budget: None })
     }
 
     /// Keeps rejections within this budget; without one, all are kept.
     #[must_use]
     pub fn budgeted(self, budget: Budget) -> Self {
         Self { budget: Some(budget), ..self }
+    }
+
+    /// Counts a request that may not come, or not now, and tells about it.
+    fn refuse(&self, kind: Kind, source: IpAddr) {
+        self.metrics.refused_requests.with_label_values(&[kind.name()]).inc();
+        self.access.tell(kind.name(), source);
     }
 }
 

@@ -9,14 +9,23 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::limit::Standing;
 use crate::admit::Refusal;
 use crate::spool::SpoolError;
+
+/// The longest that a device is told to wait for its fleet's limit.
+const RETRY_AFTER_S_MAX: u64 = 3_600;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     NotFound,
     MethodNotAllowed,
+    KeyMissing,
+    KeyUnknown,
+    KeyExpired,
+    KeyOtherFleet,
+    FleetLimit,
     MediaType,
     Encoding,
     BodyTooLarge,
@@ -44,9 +53,14 @@ struct Row {
 impl Kind {
     /// All kinds.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::KeyMissing,
+        Self::KeyUnknown,
+        Self::KeyExpired,
+        Self::KeyOtherFleet,
+        Self::FleetLimit,
         Self::MediaType,
         Self::Encoding,
         Self::BodyTooLarge,
@@ -69,6 +83,15 @@ impl Kind {
             Self::NotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Events are posted")
+            }
+            Self::KeyMissing => (S::UNAUTHORIZED, "key-missing", "A key is needed"),
+            Self::KeyUnknown => (S::UNAUTHORIZED, "key-unknown", "The key is not known"),
+            Self::KeyExpired => (S::UNAUTHORIZED, "key-expired", "The key has ended"),
+            Self::KeyOtherFleet => {
+                (S::FORBIDDEN, "key-other-fleet", "The key is of a fleet of other gateways")
+            }
+            Self::FleetLimit => {
+                (S::TOO_MANY_REQUESTS, "fleet-limit", "The fleet sends more than it may")
             }
             Self::MediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The content type is not taken")
@@ -104,6 +127,9 @@ impl Kind {
     const fn header(self) -> Option<(HeaderName, &'static str)> {
         Some(match self {
             Self::MethodNotAllowed => (header::ALLOW, "POST"),
+            Self::KeyMissing | Self::KeyUnknown | Self::KeyExpired => {
+                (header::WWW_AUTHENTICATE, "Bearer")
+            }
             Self::MediaType => (header::ACCEPT, "application/json, application/x-ndjson"),
             Self::Encoding => (header::ACCEPT_ENCODING, "gzip, zstd, identity"),
             _ => return None,
@@ -125,7 +151,27 @@ impl Kind {
 
     /// Whether the same request may succeed later, so that the device is told when to come back.
     const fn is_temporary(self) -> bool {
-        matches!(self, Self::Overloaded | Self::SpoolFull | Self::SpoolFailing | Self::Stopping)
+        matches!(
+            self,
+            Self::FleetLimit
+                | Self::Overloaded
+                | Self::SpoolFull
+                | Self::SpoolFailing
+                | Self::Stopping
+        )
+    }
+
+    /// Those who may not come, or not now: counted by name.
+    pub(super) const REFUSED: [Self; 5] = [
+        Self::KeyMissing,
+        Self::KeyUnknown,
+        Self::KeyExpired,
+        Self::KeyOtherFleet,
+        Self::FleetLimit,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        self.row().name
     }
 }
 
@@ -135,11 +181,19 @@ pub(super) struct Problem {
     pub(super) kind: Kind,
     detail: String,
     events: Option<Value>,
+    standing: Option<Standing>,
 }
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), events: None }
+        Self { kind, detail: detail.into(), events: None, standing: None }
+    }
+
+    /// The fleet's limit is reached.
+    pub(super) fn limited(standing: Standing) -> Self {
+        let Standing { what, limit, reset_s, .. } = standing;
+        let detail = format!("{limit} {what} of its fleet at once are taken; again in {reset_s} s");
+        Self { standing: Some(standing), ..Self::new(Kind::FleetLimit, detail) }
     }
 
     /// With a status for each event.
@@ -167,7 +221,15 @@ impl Problem {
             headers.insert(name, HeaderValue::from_static(value));
         }
         if self.kind.is_temporary() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            // Many devices share a limit: they must not all come back at once.
+            let after_s = self.standing.map_or(retry_after_s, |standing| {
+                let reset_s = u64::from(standing.reset_s);
+                rand::random_range(reset_s..=reset_s.saturating_mul(2)).min(RETRY_AFTER_S_MAX)
+            });
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
+        }
+        if let Some(standing) = self.standing {
+            standing.show(headers);
         }
         if self.kind.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,21 +1,31 @@
 //! Accepts connections and drains them.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use prometheus::IntGauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Told;
 use super::body::BodyBudget;
 use super::http::Shared;
-use super::{Durable, Ingest, ListenConfig};
+use super::sources::{self, Sources};
+use super::stall::WriteLimit;
+use super::tls::Tls;
+use super::{Durable, Ingest, ListenConfig, ListenMetrics};
 
 /// Largest request head, in bytes, and most headers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -24,6 +34,9 @@ const HEADERS_MAX: usize = 64;
 /// Most bytes read from a connection at a time.
 const READ_BYTES_MAX: usize = 64 << 10;
 
+/// Why a connection was closed: it brought no request that was let in.
+pub(super) const NO_REQUEST: &str = "no-request";
+
 /// After a failed accept (no file descriptors, usually), until the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,38 +44,35 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve<D: Durable>(
     listener: TcpListener,
     config: ListenConfig,
+    tls: Option<Tls>,
     ingest: Ingest<D>,
     stop: CancellationToken,
 ) {
-    let connections_max = Arc::new(Semaphore::new(config.connections_max));
+    let places = Places::new(&config, ingest.metrics.clone());
     let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
     let budget = BodyBudget::new(config.bodies_bytes_max);
+    let builder = builder(&config);
     let shared = Arc::new(Shared { ingest, config, budget });
-    let builder = builder(&shared.config);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &connections_max) => accepted,
-        };
-        let Some((stream, place)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+            accepted = places.accept(&listener) => accepted,
         };
         while connections.try_join_next().is_some() {}
-        let (shared, builder, watcher) = (shared.clone(), builder.clone(), graceful.watcher());
+        let Some((stream, place)) = accepted else { continue };
+        let connection = Connection::new(place.source);
+        let opened = Opened {
+            shared: shared.clone(),
+            builder: builder.clone(),
+            tls: tls.clone(),
+            watcher: graceful.watcher(),
+            stop: stop.clone(),
+        };
         connections.spawn(async move {
-            let open = OpenConnection::new(&shared);
-            let service = service_fn(|request| {
-                let shared = shared.clone();
-                async move { Ok::<_, Infallible>(shared.handle(request).await) }
-            });
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop((open, place));
+            opened.serve(stream, connection).await;
+            drop(place);
         });
     }
     drop(listener);
@@ -73,6 +83,131 @@ pub async fn serve<D: Durable>(
         );
     }
     connections.shutdown().await;
+}
+
+/// Where new connections find a place.
+struct Places {
+    all: Arc<Semaphore>,
+    sources: Arc<Sources>,
+    metrics: ListenMetrics,
+    told: Told,
+}
+
+/// An open connection's place; counted for as long as it lives.
+struct Place {
+    source: IpAddr,
+    open: IntGauge,
+    _of_all: OwnedSemaphorePermit,
+    _of_source: sources::Place,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+impl Places {
+    fn new(config: &ListenConfig, metrics: ListenMetrics) -> Self {
+        let ListenConfig { connections_per_source_max, connections_per_source_per_second, .. } =
+            *config;
+        Self {
+            all: Arc::new(Semaphore::new(config.connections_max)),
+            sources: Sources::new(connections_per_source_max, connections_per_source_per_second),
+            metrics,
+            told: Told::default(),
+        }
+    }
+
+    /// The next connection, once there is a place for it; `None` if it was not to be.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place)> {
+        // The semaphore is never closed.
+        let of_all = self.all.clone().acquire_owned().await.ok()?;
+        let (stream, source) = match listener.accept().await {
+            Ok((stream, source)) => (stream, source.ip()),
+            Err(error) => {
+                tracing::warn!(%error, "accept on the devices' port");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return None;
+            }
+        };
+        match self.sources.admit(source, Instant::now()) {
+            Ok(of_source) => {
+                // Answers are small and awaited.
+                let _ = stream.set_nodelay(true);
+                let open = self.metrics.connections.clone();
+                open.inc();
+                let place = Place { source, open, _of_all: of_all, _of_source: of_source };
+                Some((stream, place))
+            }
+            Err(refused) => {
+                // Neither an answer nor TLS: that would cost more than it cost them.
+                let reason = refused.as_str();
+                self.metrics.closed.with_label_values(&[reason]).inc();
+                self.told.tell(|count| {
+                    tracing::warn!(count, reason, %source, "connections closed; the last one is shown");
+                });
+                None
+            }
+        }
+    }
+}
+
+/// A connection that has found a place.
+struct Opened<D> {
+    shared: Arc<Shared<D>>,
+    builder: http1::Builder,
+    tls: Option<Tls>,
+    watcher: Watcher,
+    stop: CancellationToken,
+}
+
+impl<D: Durable> Opened<D> {
+    /// Serves it to its end.
+    async fn serve(self, stream: TcpStream, connection: Connection) {
+        let config = &self.shared.config;
+        let stream = WriteLimit::new(stream, Duration::from_millis(config.write_timeout_ms));
+        let Some(tls) = &self.tls else { return self.converse(stream, connection).await };
+        let acceptor = TlsAcceptor::from(tls.current());
+        let accepted = tokio::select! {
+            () = self.stop.cancelled() => return,
+            accepted = timeout(config.tls.handshake_timeout(), acceptor.accept(stream)) => accepted,
+        };
+        let error = match accepted {
+            Ok(Ok(stream)) => return Box::pin(self.converse(stream, connection)).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        self.shared.ingest.metrics.failed_handshakes.inc();
+        tracing::debug!(error, source = %connection.source, "handshake failed");
+    }
+
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        connection: Connection,
+    ) {
+        let Self { shared, builder, watcher, .. } = self;
+        let service = service_fn(|request| {
+            let (shared, connection) = (&shared, &connection);
+            async move { Ok::<_, Infallible>(shared.handle(request, connection).await) }
+        });
+        let serving = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::pin!(serving);
+        let until =
+            connection.opened + Duration::from_millis(shared.config.first_request_timeout_ms);
+        let ended = match timeout_at(until.into(), &mut serving).await {
+            Ok(ended) => ended,
+            Err(_) if connection.is_trusted.load(Ordering::Relaxed) => serving.await,
+            Err(_) => {
+                shared.ingest.metrics.closed.with_label_values(&[NO_REQUEST]).inc();
+                return;
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
 }
 
 fn builder(config: &ListenConfig) -> http1::Builder {
@@ -87,39 +222,20 @@ fn builder(config: &ListenConfig) -> http1::Builder {
     builder
 }
 
-/// The next connection, once there is a place for it; `None` if the system refused one.
-async fn accept(
-    listener: &TcpListener,
-    connections_max: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let place = connections_max.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            // Answers are small and awaited.
-            let _ = stream.set_nodelay(true);
-            Some((stream, place))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "accept on the devices' port");
-            None
-        }
-    }
+/// What is known of a connection.
+pub(super) struct Connection {
+    pub(super) source: IpAddr,
+    opened: Instant,
+    is_trusted: AtomicBool,
 }
 
-/// Counts an open connection for as long as it lives.
-struct OpenConnection(prometheus::IntGauge);
-
-impl OpenConnection {
-    fn new<D>(shared: &Shared<D>) -> Self {
-        let gauge = shared.ingest.metrics.connections.clone();
-        gauge.inc();
-        Self(gauge)
+impl Connection {
+    fn new(source: IpAddr) -> Self {
+        Self { source, opened: Instant::now(), is_trusted: AtomicBool::new(false) }
     }
-}
 
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
+    /// A request on it was let in.
+    pub(super) fn trust(&self) {
+        self.is_trusted.store(true, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,10 @@ fn every_problem_has_a_type_of_its_own_and_load_is_never_a_server_error() {
         heads.insert(format!("{:?}", response.into_body()));
     }
     assert_eq!(heads.len(), Kind::ALL.len());
-    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [400, 404, 405, 408, 413, 415, 429, 503]);
+    assert_eq!(
+        statuses.into_iter().collect::<Vec<_>>(),
+        [400, 401, 403, 404, 405, 408, 413, 415, 429, 503]
+    );
 }
 
 #[test]
@@ -33,6 +36,10 @@ fn the_defaults_are_valid_and_wrong_limits_are_named() {
         connections_max: 0,
         head_timeout_ms: 1,
         body_timeout_ms: 0,
+        write_timeout_ms: 0,
+        first_request_timeout_ms: 0,
+        connections_per_source_max: 0,
+        connections_per_source_per_second: 0,
         body_bytes_max: 2 << 20,
         bodies_bytes_max: 1,
         retry_after_s: 0,
@@ -43,6 +50,10 @@ fn the_defaults_are_valid_and_wrong_limits_are_named() {
         "connections_max",
         "head_timeout_ms",
         "body_timeout_ms",
+        "write_timeout_ms",
+        "first_request_timeout_ms",
+        "connections_per_source_max",
+        "connections_per_source_per_second",
         "body_bytes_max",
         "bodies_bytes_max",
         "retry_after_s",

@@ -36,7 +36,7 @@ pub struct Parts {
     /// The link to the bus.
     pub link: LinkWatch,
     /// The versions of the schemas in use.
-    pub schemas: Vec<u32>,
+    pub schemas: Box<dyn Fn() -> Vec<u32> + Send + Sync>,
     /// Whether it takes events.
     pub readiness: Readiness,
     /// The gateway's clock.
@@ -131,7 +131,7 @@ impl Board {
                 "total_bytes": disk.map(|disk| disk.total_bytes),
             },
             "clock": { "now_at": now.to_rfc3339(), "is_set": advice::is_plausible(now) },
-            "schemas": { "versions": parts.schemas },
+            "schemas": { "versions": (parts.schemas)() },
             "complaints": complaints.iter().map(advice::complaint_json).collect::<Vec<_>>(),
         });
         let more: Map<String, Value> =

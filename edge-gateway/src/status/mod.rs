@@ -4,10 +4,12 @@
 
 pub mod advice;
 pub mod board;
+pub mod certificate;
 pub mod link;
 pub mod manager;
 mod page;
 pub mod ready;
+pub mod snapshot;
 pub mod spool;
 
 use std::convert::Infallible;

@@ -2,6 +2,7 @@
 //! gateway with a real spool; the bus is away.
 
 mod budget;
+mod files;
 mod identity;
 mod page;
 
@@ -40,6 +41,7 @@ impl Gateway {
             "gateway.name=bench-1",
             "gateway.fleet=press-line",
             "http.listen=127.0.0.1:0",
+            "http.auth=off",
             "admin.listen=127.0.0.1:0",
             "kafka.bootstrap=127.0.0.1:1",
             "kafka.drain_ms_max=0",

@@ -3,6 +3,7 @@
 
 mod broken;
 mod config;
+mod files;
 mod running;
 
 use std::net::TcpListener;
@@ -47,7 +48,7 @@ impl Bench {
     pub(crate) fn config(&self) -> String {
         format!(
             "[gateway]\nname = \"bench-1\"\nfleet = \"press-line\"\n\
-             [http]\nlisten = \"127.0.0.1:{}\"\n[admin]\nlisten = \"127.0.0.1:{}\"\n\
+             [http]\nlisten = \"127.0.0.1:{}\"\nauth = \"off\"\n[admin]\nlisten = \"127.0.0.1:{}\"\n\
              [spool]\ndir = {:?}\nbytes_max = 1048576\nsegment_bytes = 65536\n\
              [kafka]\nbootstrap = \"{NOWHERE}\"\n",
             self.http_port,

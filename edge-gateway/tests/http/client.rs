@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     read: Vec<u8>,
 }
 
@@ -43,11 +43,30 @@ impl Answer {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Self::on(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Whether nothing has arrived yet.
+    pub(crate) fn has_nothing(&self) -> bool {
+        let mut byte = [0];
+        let read = self.stream.try_read(&mut byte);
+        self.read.is_empty() && read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) const fn on(stream: S) -> Self {
+        Self { stream, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.try_send(bytes).await.unwrap();
+    }
+
+    /// For connections that may have ended.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await?;
+        self.stream.flush().await
     }
 
     /// The next answer; `None` if the connection ended before one.
@@ -88,13 +107,6 @@ impl Client {
         assert!(self.read.is_empty(), "{:?}", String::from_utf8_lossy(&self.read));
         let read = tokio::time::timeout(PATIENCE, self.more()).await;
         read.expect("still open").is_none()
-    }
-
-    /// Whether nothing has arrived yet.
-    pub(crate) fn has_nothing(&self) -> bool {
-        let mut byte = [0];
-        let read = self.stream.try_read(&mut byte);
-        self.read.is_empty() && read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     pub(crate) async fn post(&mut self, headers: &str, body: impl AsRef<[u8]>) -> Answer {

@@ -1,12 +1,16 @@
 //! The listener on real sockets (spec I1–I3, I5): what devices send, right and wrong, and what
 //! they are told; what is in the spool afterwards.
 
+mod access;
 mod bad;
 mod client;
 mod contract;
 mod good;
+mod keys;
 mod load;
+mod rude;
 mod server;
+mod tls;
 
 /// A valid event with this last part of its event id.
 fn event(number: usize) -> String {

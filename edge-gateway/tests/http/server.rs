@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edge_gateway::admit::Admitter;
-use edge_gateway::listen::{self, Durable, Ingest, ListenConfig};
+use edge_gateway::listen::tls::{self, Tls, TlsMetrics};
+use edge_gateway::listen::{self, Access, Auth, Durable, Ingest, ListenConfig};
+use edge_gateway::snapshot::{self, SnapshotConfig, SnapshotMetrics, Snapshots};
 use edge_gateway::spool::entry::Entry;
 use edge_gateway::spool::{self, SpoolConfig, SpoolError, SpoolHandle, SpoolReader};
 use penstock_common::clock::ManualClock;
 use penstock_common::event::UnixMicros;
-use penstock_common::schema::SchemaSet;
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -26,21 +26,48 @@ pub(crate) const NOW: UnixMicros = UnixMicros(1_768_465_860_000_000);
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) registry: Registry,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) tls: Option<Tls>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
 }
 
 impl Server {
+    /// Without keys: everybody is of the fleet `plant-7`.
     pub(crate) async fn start<D: Durable>(config: ListenConfig, spool: D) -> Self {
+        let config = ListenConfig { auth: Auth::Off, ..config };
+        Self::with(config, SnapshotConfig::default(), spool).await
+    }
+
+    /// With a snapshot that is looked at every few milliseconds. Serves the fleets `plant-7` and
+    /// `plant-8`.
+    pub(crate) async fn with<D: Durable>(
+        config: ListenConfig,
+        snapshot: SnapshotConfig,
+        spool: D,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = Registry::new();
-        let admitter = Admitter::new(SchemaSet::baked().unwrap(), "plant-7".into());
         let clock = Arc::new(ManualClock::new(NOW));
-        let ingest = Ingest::new(admitter, spool, clock, &registry).unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(listen::serve(listener, config, ingest, stop.clone()));
-        Self { address, registry, stop, serving }
+        let snapshot = SnapshotConfig { poll_interval_ms: 10, ..snapshot };
+        let metrics = SnapshotMetrics::new(&registry).unwrap();
+        let (snapshots, watcher) = snapshot::open(snapshot, clock.clone(), metrics).unwrap();
+        tokio::spawn(watcher.run(stop.clone()));
+        let others = ["plant-8".to_owned()];
+        let access = Access::new(config.auth, "plant-7", &others, snapshots.clone());
+        let ingest = Ingest::new(access, spool, clock.clone(), &registry).unwrap();
+        let tls = config.tls.cert_file.is_some().then(|| {
+            let metrics = TlsMetrics::new(&registry).unwrap();
+            let (tls, watcher) = tls::open(config.tls.clone(), clock.clone(), metrics).unwrap();
+            tokio::spawn(watcher.run(stop.clone()));
+            tls
+        });
+        let serving =
+            tokio::spawn(listen::serve(listener, config, tls.clone(), ingest, stop.clone()));
+        Self { address, registry, clock, snapshots, tls, stop, serving }
     }
 
     pub(crate) async fn client(&self) -> Client {

@@ -86,12 +86,13 @@ fn where_to_look(stack: &Stack, token: &str, devices: u32, rate: f64, seed: u64)
     let now = now.to_rfc3339();
     let (http, admin, api, dir) =
         (stack.gateway_http, stack.gateway_admin, stack.api.address, stack.dir.display());
+    let key = http.key().unwrap_or_default();
     format!(
         r#"
 {devices} simulated devices now send {rate} events/s (seed {seed}). Meanwhile, in another terminal:
 
   Post an event of your own (the gateway answers once it is safe on its disk):
-    curl -i http://{http}/v1/events -H 'Content-Type: application/json' -d '{{"event_id":"'$(cat /proc/sys/kernel/random/uuid)'","device_id":"my-press","device_firmware_version":"1.2.0","timestamp":"{now}","metrics":{{"cpu_temp":48.5,"vibration_rms":2.1,"supply_voltage":24.0}}}}'
+    curl -i http://{http}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{"event_id":"'$(cat /proc/sys/kernel/random/uuid)'","device_id":"my-press","device_firmware_version":"1.2.0","timestamp":"{now}","metrics":{{"cpu_temp":48.5,"vibration_rms":2.1,"supply_voltage":24.0}}}}'
   Look at the dashboard, and sign in with this token:
     http://{api}/#/live?fleet=sim&device=sim-00000
     {token}

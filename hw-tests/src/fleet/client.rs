@@ -19,6 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::Target;
+
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -96,13 +98,14 @@ impl std::fmt::Display for CallError {
 }
 
 impl Client {
-    /// A pool of at most `connections_max` connections.
-    pub fn new(target: SocketAddr, connections_max: usize, timeout: Duration) -> Self {
+    /// A pool of at most `connections_max` connections, which show the target's key.
+    pub fn new(target: impl Into<Target>, connections_max: usize, timeout: Duration) -> Self {
+        let target = target.into();
         Self {
-            target,
+            target: target.address,
             host: target.to_string(),
             timeout,
-            authorization: None,
+            authorization: target.key().map(|key| format!("Bearer {key}")),
             cookie: None,
             accept_encoding: None,
             idle: Mutex::new(Vec::new()),

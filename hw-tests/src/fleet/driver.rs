@@ -1,6 +1,5 @@
 //! One task a device: wait for the intended time, send, retry until told, go on.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::answer::{self, Answer};
 use super::client::{CallError, Client};
 use super::device::{Batch, Device, Item};
 use super::tally::Tally;
-use super::{Fault, FleetConfig};
+use super::{Fault, FleetConfig, Target};
 use crate::oracle::record::{Told, ToldDevice, ToldFleet};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -31,7 +30,7 @@ struct Shared {
 
 pub(super) async fn run(
     config: Arc<FleetConfig>,
-    gateway: SocketAddr,
+    gateway: Target,
     tally: Arc<Tally>,
     stop: CancellationToken,
 ) -> ToldFleet {

@@ -16,8 +16,8 @@ mod fault;
 mod metric;
 pub mod past;
 mod tally;
+mod target;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::fault::Fault;
 pub use self::tally::{Latency, Tally, quantiles};
+pub use self::target::Target;
 use crate::oracle::record::ToldFleet;
 
 /// How a fleet behaves. Shares are fractions in [0, 1].
@@ -123,9 +124,9 @@ impl FleetConfig {
 /// Runs a fleet against a gateway until `stop`; returns what every device was told.
 pub async fn run(
     config: FleetConfig,
-    gateway: SocketAddr,
+    gateway: impl Into<Target>,
     tally: Arc<Tally>,
     stop: CancellationToken,
 ) -> ToldFleet {
-    driver::run(Arc::new(config), gateway, tally, stop).await
+    driver::run(Arc::new(config), gateway.into(), tally, stop).await
 }

@@ -22,7 +22,7 @@ const SPOOL_BYTES_MAX: u64 = 64 << 20;
 pub(super) fn write(dir: &Path, kafka: &str, topic_prefix: &str) -> anyhow::Result<()> {
     let toml = format!(
         "[gateway]\nname = \"gw-1\"\nfleet = {FLEET:?}\n\
-         [http]\nlisten = \"0.0.0.0:{HTTP_PORT}\"\nretry_after_s = 1\n\
+         [http]\nlisten = \"0.0.0.0:{HTTP_PORT}\"\nretry_after_s = 1\nauth = \"off\"\n\
          [admin]\nlisten = \"0.0.0.0:{ADMIN_PORT}\"\n\
          [spool]\ndir = \"/data/spool\"\nbytes_max = {SPOOL_BYTES_MAX}\n\
          segment_bytes = {SEGMENT_BYTES}\n\

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+/// The gateway's snapshot, in the run's directory.
+pub(super) const SNAPSHOT_FILE: &str = "snapshot.json";
+
 /// How the stack is set up.
 #[derive(Clone, Debug)]
 pub struct StackConfig {
@@ -169,12 +172,13 @@ impl Wiring<'_> {
         format!(
             "ready_file = {ready:?}\n[gateway]\nname = \"gw-1\"\nfleet = {fleet:?}\n\
              [http]\nlisten = \"{http}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [spool]\ndir = {spool:?}\n[kafka]\nbootstrap = {kafka:?}\n\
+             [snapshot]\nfile = {snapshot:?}\n[spool]\ndir = {spool:?}\n[kafka]\nbootstrap = {kafka:?}\n\
              topic_prefix = {prefix:?}\n{DEAD_LETTERS}",
             ready = self.dir.join("gateway.ready"),
             fleet = self.config.fleet,
             http = self.gateway_http,
             admin = self.gateway_admin,
+            snapshot = self.dir.join(SNAPSHOT_FILE),
             spool = self.dir.join("spool"),
             kafka = self.config.kafka,
             prefix = self.topic_prefix,

@@ -20,6 +20,7 @@ use self::database::Database;
 pub(crate) use self::place::{binary, free_ports};
 pub use self::place::{local_dir, repo_dir};
 use self::process::Process;
+use crate::fleet::Target;
 use crate::oracle::Places;
 use crate::oracle::api::CoreApi;
 
@@ -29,8 +30,8 @@ pub struct Stack {
     pub gateway: Process,
     /// The cores, in the order of the configuration.
     pub cores: Vec<Process>,
-    /// Where devices post.
-    pub gateway_http: SocketAddr,
+    /// Where devices post, with the key of the fleet.
+    pub gateway_http: Target,
     /// The gateway's health and metrics.
     pub gateway_admin: SocketAddr,
     /// The query API.
@@ -114,7 +115,7 @@ impl Stack {
         let mut stack = Self {
             gateway,
             cores,
-            gateway_http,
+            gateway_http: gateway_http.into(),
             gateway_admin,
             api: CoreApi { address: api, token: String::new() },
             topic_prefix,
@@ -126,7 +127,30 @@ impl Stack {
         };
         stack.core_command(&["topics", "apply"]).await?;
         stack.api.token = stack.create_token("oracle", "admin").await?;
+        let key = stack.create_key(&stack.config.fleet).await?;
+        stack.gateway_http = Target::with_key(gateway_http, &key)?;
+        stack.write_snapshot().await?;
         Ok(stack)
+    }
+
+    /// Makes a key of a fleet; the gateway knows it with the next snapshot.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn create_key(&self, fleet: &str) -> anyhow::Result<String> {
+        let said = self.core_command(&["keys", "create", "--fleet", fleet]).await?;
+        let key = said.split_whitespace().find(|word| word.starts_with("pfk_"));
+        Ok(key.with_context(|| format!("no key in {said:?}"))?.to_owned())
+    }
+
+    /// Writes the gateway's snapshot, which it takes within a second or so.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn write_snapshot(&self) -> anyhow::Result<()> {
+        let out = self.dir.join(config::SNAPSHOT_FILE).display().to_string();
+        self.core_command(&["snapshot", "write", "--out", &out]).await?;
+        Ok(())
     }
 
     /// Makes a token for the API.

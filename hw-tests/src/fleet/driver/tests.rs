@@ -155,7 +155,8 @@ async fn devices_keep_their_order_and_remember_what_they_were_told() {
         ..FleetConfig::plain(seed, 8, 2_000.0, 1)
     };
     let (tally, stop) = (Arc::new(Tally::default()), CancellationToken::new());
-    let fleet = tokio::spawn(run(Arc::new(config), address, Arc::clone(&tally), stop.clone()));
+    let fleet =
+        tokio::spawn(run(Arc::new(config), address.into(), Arc::clone(&tally), stop.clone()));
     let begun = Instant::now();
     while tally.accepted.get() < 500 {
         // A failed assertion of the server ends a connection, not the test.
@@ -194,7 +195,8 @@ async fn a_batch_that_is_never_answered_has_an_unknown_outcome() {
         ..FleetConfig::plain(1, 2, 1_000.0, 3)
     };
     let (tally, stop) = (Arc::new(Tally::default()), CancellationToken::new());
-    let fleet = tokio::spawn(run(Arc::new(config), address, Arc::clone(&tally), stop.clone()));
+    let fleet =
+        tokio::spawn(run(Arc::new(config), address.into(), Arc::clone(&tally), stop.clone()));
     // The kernel accepts the connections; nobody reads from them.
     while tally.timed_out.get() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
