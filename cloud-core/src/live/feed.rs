@@ -9,8 +9,11 @@ use tokio::sync::mpsc;
 
 use super::window::Sample;
 
-/// Events that wait for a subscriber at most.
-const QUEUED_MAX: usize = 4_096;
+/// Events of one device that wait for a subscriber at most, some 60 bytes each.
+const DEVICE_QUEUED_MAX: usize = 4_096;
+/// And of many devices: a second of the greatest load (15,000/s), for streams look twice a second,
+/// and whoever overflows must read the whole window again.
+const QUEUED_MAX: usize = 16_384;
 
 /// Devices that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,13 @@ impl Wanted {
             Self::Device { fleet: of, device: name } => device == name && fleet == of,
             Self::Devices(devices) => devices.contains(&(Arc::clone(fleet), Arc::clone(device))),
             Self::Fleet(of) => fleet == of,
+        }
+    }
+
+    const fn queued_max(&self) -> usize {
+        match self {
+            Self::Device { .. } => DEVICE_QUEUED_MAX,
+            Self::Devices(_) | Self::Fleet(_) => QUEUED_MAX,
         }
     }
 }
@@ -87,7 +97,7 @@ impl Feed {
         if self.subscribers.len() >= subscribers_max {
             return None;
         }
-        let (sender, events) = mpsc::channel(QUEUED_MAX);
+        let (sender, events) = mpsc::channel(wanted.queued_max());
         let has_lost = Arc::new(AtomicBool::new(false));
         let following = Following { events, has_lost: Arc::clone(&has_lost) };
         self.subscribers.push(Subscriber { wanted, events: sender, has_lost });

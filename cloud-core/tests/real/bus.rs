@@ -1,9 +1,10 @@
-//! Positions that the bus does not have any more.
+//! Positions that the bus does not have any more, and tails that have none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use cloud_core::bus::kafka::KafkaConsumer;
+use cloud_core::bus::kafka::{KafkaConsumer, Piece, tail};
 use cloud_core::bus::{BusError, Consumer, ConsumerEvent, Watermarks};
 use cloud_core::raw::ROLE;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -157,4 +158,28 @@ async fn what_is_held_is_stored_when_the_position_is_gone() {
     let error = running.task.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("deciding positions anew"), "{error:#}");
     rig.assert_stored_exactly(&sent).await;
+}
+
+/// The live view begins while gateways forward: an empty partition must not be begun behind what
+/// comes between two questions (spec L2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_that_begins_while_records_come_misses_none() {
+    for delay_ms in [0, 2, 5, 10, 20, 40] {
+        let rig = Rig::new(Store::Directory).await;
+        let mut pieces = tail(&rig.kafka, &rig.topic(), Duration::from_secs(300)).unwrap();
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        let sent = rig.send(&fleet(40, 20)).await;
+        let wanted: BTreeSet<_> = sent.iter().map(|one| (one.partition, one.offset)).collect();
+        let mut seen = BTreeSet::new();
+        let reading = async {
+            while seen.len() < wanted.len() {
+                if let Piece::Records(records) = pieces.recv().await.unwrap().unwrap() {
+                    seen.extend(records.iter().map(|one| (one.partition, one.offset)));
+                }
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(30), reading).await;
+        assert!(read.is_ok(), "{delay_ms} ms: {} of {} came", seen.len(), wanted.len());
+        assert_eq!(seen, wanted);
+    }
 }

@@ -1,6 +1,7 @@
 //! Reads every partition of a topic from some time ago on, without a group: everybody who tails
 //! sees everything, and nobody's position is anybody else's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -133,21 +134,24 @@ pub(super) fn starts(
     let Some(found) = found else {
         return Err(BusError { message: format!("topic {topic} is not there"), retryable: true });
     };
+    // The ends first: what comes between the two questions is then found by its time, or stands
+    // behind the end. The other way round it would be skipped, and never shown.
+    let mut ends = BTreeMap::new();
     let mut times = TopicPartitionList::new();
     for partition in found.partitions() {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), CALL_TIMEOUT)?;
+        ends.insert(partition.id(), end);
         times.add_partition_offset(topic, partition.id(), Offset::Offset(from))?;
     }
-    let mut starts = consumer.offsets_for_times(times, CALL_TIMEOUT)?;
-    // Where nothing is as young as that, what comes next is.
-    let late: Vec<i32> = starts
-        .elements()
-        .iter()
-        .filter(|element| !matches!(element.offset(), Offset::Offset(_)))
-        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-        .collect();
-    for partition in late {
-        let (_, end) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
-        starts.set_partition_offset(topic, partition, Offset::Offset(end))?;
+    let found = consumer.offsets_for_times(times, CALL_TIMEOUT)?;
+    let mut starts = TopicPartitionList::new();
+    for element in found.elements() {
+        let offset = match element.offset() {
+            Offset::Offset(offset) => offset,
+            // Nothing is as young as that; what comes next is.
+            _ => ends.get(&element.partition()).copied().unwrap_or_default(),
+        };
+        starts.add_partition_offset(topic, element.partition(), Offset::Offset(offset))?;
     }
     Ok(starts)
 }
