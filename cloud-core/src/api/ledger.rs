@@ -26,7 +26,7 @@ pub(super) async fn get(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Answer>, Problem> {
     let question = parse(&parameters).map_err(Problem::bad_request)?;
-    let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;
+    let _slot = api.slots.take().await?;
     let store = LedgerStore::new(api.catalog.pool().clone());
     let asked = ask(&store, &question, SystemClock.now(), api.silent_after_ms);
     let answered = tokio::time::timeout(api.timeout, asked).await;

@@ -16,7 +16,6 @@ use axum::routing::{delete, get, patch, post, put};
 use penstock_common::schema::SchemaSet;
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
@@ -52,12 +51,14 @@ mod raw;
 mod respond;
 mod series;
 mod session;
+mod slots;
 mod status;
 mod ui;
 
 use guard::{Guard, Needs, Route, Routes};
 use limits::Limits;
 use problem::Problem;
+use slots::Slots;
 
 /// Where the API listens, and what it allows.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,7 +66,7 @@ use problem::Problem;
 pub struct ApiConfig {
     /// Address and port; port 0 takes any.
     pub listen: String,
-    /// Queries answered at the same time; more are told to come back.
+    /// Queries answered at the same time; more wait for a second, then are told to come back.
     pub queries_max: usize,
     /// A query that takes longer is given up.
     pub query_timeout_ms: u64,
@@ -133,7 +134,7 @@ pub struct Api {
     known_metrics: Arc<[KnownMetric]>,
     remembered: overview::Remembered,
     replayer: Option<Replayer>,
-    running: Arc<Semaphore>,
+    slots: Slots,
     timeout: Duration,
     session_seconds: i64,
     silent_after_ms: u64,
@@ -159,7 +160,7 @@ impl Api {
             known_metrics: known_metrics(schemas).into(),
             remembered: overview::Remembered::default(),
             replayer: None,
-            running: Arc::new(Semaphore::new(config.queries_max)),
+            slots: Slots::new(config.queries_max),
             timeout: Duration::from_millis(config.query_timeout_ms),
             session_seconds: i64::from(config.session_hours) * 3_600,
             silent_after_ms: LedgerConfig::default().silent_after_ms,

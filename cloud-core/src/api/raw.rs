@@ -36,7 +36,7 @@ pub(super) async fn get(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let query = parse(&parameters).map_err(Problem::bad_request)?;
-    let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;
+    let _slot = api.slots.take().await?;
     let page = tokio::time::timeout(api.timeout, api.queries.raw(&query))
         .await
         .map_err(|_| Problem::timeout())??;

@@ -130,7 +130,7 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let form = form(&headers)?;
     let asked = parse(&given)?;
-    let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;
+    let _slot = api.slots.take().await?;
     let (table, page) = api.in_time(answer(&api, &asked)).await?;
     let next = page.next.map(|at| cursor::encode(&[&at.to_string()], &asked.question));
     Ok(match form {

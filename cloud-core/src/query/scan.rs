@@ -51,7 +51,7 @@ pub async fn open(
     file: &FileEntry,
     scan: &Scan,
 ) -> Result<Option<ParquetRecordBatchStream<ParquetObject>>, ReadError> {
-    let object = objects.parquet(&file.path, file.bytes.unsigned_abs());
+    let object = objects.parquet_often(&file.path, file.bytes.unsigned_abs());
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options).await?;
     let from = if scan.copies_of.is_some() { i64::MIN } else { scan.from };

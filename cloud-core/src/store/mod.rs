@@ -11,6 +11,7 @@ pub mod compact;
 pub mod dead_letters;
 pub mod files;
 pub mod fleets;
+mod footers;
 pub mod groups;
 pub mod ledger;
 pub mod object;

@@ -17,8 +17,10 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, Retry
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use serde::Deserialize;
+
+use super::footers::Footers;
 
 /// Where objects go.
 #[derive(Clone, Debug, Deserialize)]
@@ -98,6 +100,7 @@ pub type ObjectError = object_store::Error;
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    footers: Footers,
 }
 
 impl Objects {
@@ -121,7 +124,7 @@ impl Objects {
                 Arc::new(PrefixStore::new(store, Path::from(prefix)))
             }
         };
-        Ok(Self { store })
+        Ok(Self { store, footers: Footers::default() })
     }
 
     /// Writes an object, in place of any that is there.
@@ -158,7 +161,15 @@ impl Objects {
 
     /// Reads a Parquet file piece by piece.
     pub fn parquet(&self, path: &str, size_bytes: u64) -> ParquetObject {
-        ParquetObject { store: Arc::clone(&self.store), path: Path::from(path), size_bytes }
+        let (store, footers) = (Arc::clone(&self.store), None);
+        ParquetObject { store, path: Path::from(path), size_bytes, footers }
+    }
+
+    /// As [`Self::parquet`], for files that are read again and again: its footer, with the page
+    /// indexes, is remembered.
+    pub fn parquet_often(&self, path: &str, size_bytes: u64) -> ParquetObject {
+        let footers = Some(self.footers.clone());
+        ParquetObject { footers, ..self.parquet(path, size_bytes) }
     }
 }
 
@@ -170,6 +181,8 @@ pub struct ParquetObject {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size_bytes: u64,
+    /// Where its footer is remembered.
+    footers: Option<Footers>,
 }
 
 fn external(error: object_store::Error) -> ParquetError {
@@ -193,13 +206,23 @@ impl AsyncFileReader for ParquetObject {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
-            let size_bytes = self.size_bytes;
-            let metadata = ParquetMetaDataReader::new()
+            let (footers, size_bytes) = (self.footers.clone(), self.size_bytes);
+            if let Some(known) = footers.as_ref().and_then(|all| all.get(self.path.as_ref())) {
+                return Ok(known);
+            }
+            let mut reader = ParquetMetaDataReader::new()
                 .with_arrow_reader_options(options)
-                .with_prefetch_hint(Some(FOOTER_BYTES_HINT))
-                .load_and_finish(self, size_bytes)
-                .await?;
-            Ok(Arc::new(metadata))
+                .with_prefetch_hint(Some(FOOTER_BYTES_HINT));
+            if footers.is_some() {
+                // Whoever comes next may want them.
+                reader = reader.with_page_index_policy(PageIndexPolicy::Optional);
+            }
+            let path = self.path.clone();
+            let metadata = Arc::new(reader.load_and_finish(self, size_bytes).await?);
+            if let Some(footers) = footers {
+                footers.put(path.as_ref(), &metadata);
+            }
+            Ok(metadata)
         }
         .boxed()
     }

@@ -63,7 +63,7 @@ pub(in crate::api) async fn get(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let page = parse(&parameters).map_err(Problem::bad_request)?;
-    let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;
+    let _slot = api.slots.take().await?;
     let answered = tokio::time::timeout(api.timeout, answer(&api, &page));
     answered.await.map_err(|_| Problem::timeout())?
 }

@@ -70,7 +70,7 @@ pub(in crate::api) async fn get(
     let Path(id) = id?;
     let place: Place =
         id.parse().map_err(|wanted| Problem::bad_request(vec![format!("id: {wanted}")]))?;
-    let _slot = api.running.try_acquire().map_err(|_| Problem::busy())?;
+    let _slot = api.slots.take().await?;
     let answered = tokio::time::timeout(api.timeout, answer(&api, &place));
     answered.await.map_err(|_| Problem::timeout())?
 }

@@ -90,7 +90,7 @@ pub(in crate::api) async fn post(
         return Err(Problem::unavailable("replays are not set up in this process"));
     };
     let asked = parse(&headers, &body).map_err(Problem::bad_request)?;
-    let slot = api.running.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+    let slot = api.slots.take().await?;
     let (selection, page) = match &asked.which {
         Which::Ids(places) => (Selection::Places(places.clone()), None),
         Which::Filter { filter, limit, cursor } => {

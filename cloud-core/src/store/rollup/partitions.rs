@@ -23,6 +23,10 @@ use crate::store::postgres::StoreError;
 /// Any number, the same in every process: who holds this lock makes partitions.
 const PARTITION_LOCK: i64 = 0x7065_6e73_7061_7274;
 
+/// Questions about devices read the keys alone where a vacuum has seen the rows: soon, then.
+const VACUUM: &str = "autovacuum_vacuum_insert_scale_factor = 0.03, \
+                      autovacuum_vacuum_scale_factor = 0.05";
+
 /// The partitions that are known to be there.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
@@ -123,7 +127,7 @@ async fn make(client: &mut Object, table: Table, first: Date) -> Result<(), Stor
     if !there.get::<_, bool>(0) {
         let end = end_of(table, first);
         let sql = format!(
-            "CREATE TABLE {name} (LIKE {parent} INCLUDING ALL); \
+            "CREATE TABLE {name} (LIKE {parent} INCLUDING ALL) WITH ({VACUUM}); \
              ALTER TABLE {parent} ATTACH PARTITION {name} \
              FOR VALUES FROM ('{first}T00:00:00Z') TO ('{end}T00:00:00Z')"
         );
