@@ -11,6 +11,11 @@ use penstock_common::telemetry;
 
 use self::cli::{Cli, Command, ConfigArgs};
 
+/// Records are made in one thread and dropped in another: with glibc's own, an eighth of the time
+/// went there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { config, print_config } => run(&config, print_config),

@@ -7,5 +7,6 @@ pub mod demo;
 pub mod fleet;
 pub mod oracle;
 pub mod power_cut;
+pub mod seed;
 pub mod simulate;
 pub mod stack;

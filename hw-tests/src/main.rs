@@ -30,6 +30,8 @@ enum Command {
 enum Bench {
     /// Ingestion: rate, acknowledgement latency, CPU and bytes per event, exact counts.
     Ingest(bench::ingest::IngestArgs),
+    /// The gateway alone: CPU, acknowledgement, bytes written, and a large backlog.
+    Gateway(bench::gateway::GatewayArgs),
     /// The core from a pre-filled topic: raw writer, compaction, rollups, rebuild, all together.
     Core(bench::core::CoreArgs),
     /// The API: latency of its questions, open loop, on a month of history, beside ingest.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
                 Command::Simulate(args) => simulate::run(args).await,
                 Command::PowerCut(args) => power_cut::run(args).await,
                 Command::Bench(Bench::Ingest(args)) => bench::ingest::run(args).await,
+                Command::Bench(Bench::Gateway(args)) => bench::gateway::run(args).await,
                 Command::Bench(Bench::Core(args)) => bench::core::run(args).await,
                 Command::Bench(Bench::Query(args)) => bench::query::run(args).await,
                 Command::Bench(Bench::Freshness(args)) => bench::freshness::run(args).await,

@@ -29,9 +29,7 @@ for row in rows:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duckdb_counts_what_the_oracle_counts() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let mut config = StackConfig::from_env("duckdb").unwrap().impatient();
     config.raw_flush_interval = Duration::from_millis(500);
     let stack = Stack::start(config).await.unwrap();

@@ -1,6 +1,5 @@
 //! Events that come late, one by one or by the hour, and ranges that are rebuilt (spec P5, R2, N5).
 
-use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,9 +126,7 @@ async fn wait_for(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hours_of_backlog_drain_without_rebuilds_and_rebuilding_changes_nothing() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let mut stack =
         Stack::start(StackConfig::from_env("backlog").unwrap().impatient()).await.unwrap();
     if let Err(error) = backlog(seed, &mut stack).await {

@@ -2,7 +2,6 @@
 //! (spec N1).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +19,6 @@ use tokio_util::sync::CancellationToken;
 /// So many records are deleted at the beginning of each of two partitions.
 const LOST_EACH: i64 = 7;
 
-fn seed() -> u64 {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
-    seed
-}
-
 async fn load(stack: &Stack, fleet: FleetConfig, events: u64) -> anyhow::Result<ToldFleet> {
     let stop = CancellationToken::new();
     let tally = Arc::new(Tally::default());
@@ -43,7 +35,7 @@ async fn load(stack: &Stack, fleet: FleetConfig, events: u64) -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_deleted_on_the_bus_are_named() {
-    let seed = seed();
+    let seed = hw_tests::seed::from_env();
     let config = StackConfig::from_env("lost").unwrap().impatient();
     let mut stack = Stack::start(config).await.unwrap();
     if let Err(error) = lose(seed, &mut stack).await {
@@ -148,7 +140,7 @@ async fn wait_for_missing(stack: &Stack, count: u64) -> anyhow::Result<Ledger> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_rejection_is_no_loss() {
-    let seed = seed();
+    let seed = hw_tests::seed::from_env();
     let stack = Stack::start(StackConfig::from_env("rejects").unwrap().impatient()).await.unwrap();
     let fleet = FleetConfig {
         faulty_share: 0.5,

@@ -53,9 +53,7 @@ const LISTS: [(&str, &str); 16] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_answers_as_it_is_described() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random::<u32>().into(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let config = StackConfig::from_env("openapi").unwrap().impatient();
     let stack = Stack::start(config).await.unwrap();
     if let Err(error) = as_described(seed, &stack).await {

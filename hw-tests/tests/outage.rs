@@ -28,9 +28,7 @@ const ROLLUP_CORE: usize = 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_store_may_go_away_and_come_back() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let parts = Parts {
         kafka: Service::start(Kind::Kafka).await.unwrap(),
         catalog: Service::start(Kind::Postgres).await.unwrap(),

@@ -2,7 +2,6 @@
 //! away and comes back costs nothing.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,9 +119,7 @@ fn text(value: &Value, field: &str) -> anyhow::Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_goes_away_and_comes_back_costs_nothing() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let broker = Service::start(Kind::Kafka).await.unwrap();
     let mut config = StackConfig::from_env("outage").unwrap().impatient();
     config.kafka = broker.address().to_owned();

@@ -2,8 +2,10 @@
 
 pub mod core;
 pub mod freshness;
+pub mod gateway;
 pub mod ingest;
 pub mod query;
+mod syncs;
 
 fn warn_of_debug_build() {
     if cfg!(debug_assertions) {

@@ -6,6 +6,7 @@ mod database;
 pub mod kafka;
 mod place;
 pub mod process;
+pub mod relay;
 mod s3;
 pub mod service;
 

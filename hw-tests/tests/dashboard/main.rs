@@ -5,7 +5,6 @@
 //! Screenshots: `.local/screenshots`.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -27,9 +26,7 @@ const GROUP: &str = "hall 2";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_shows_what_is_there_and_what_is_not() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = hw_tests::seed::from_env();
     let database = Service::start(Kind::Postgres).await.unwrap();
     let mut config = StackConfig::from_env("dashboard").unwrap().impatient();
     config.postgres = database.address().to_owned();

@@ -1,7 +1,6 @@
 //! `bench ingest`: what ingestion costs on this machine, with exact counts.
 
 mod report;
-mod syncs;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use penstock_common::topic::Topic;
 use tokio_util::sync::CancellationToken;
 
 use self::report::Report;
+use super::syncs;
 use crate::demo::progress::Progress;
 use crate::fleet::client::Client;
 use crate::fleet::{self, FleetConfig, Tally};

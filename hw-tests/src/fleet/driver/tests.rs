@@ -135,9 +135,7 @@ impl Server {
 
 #[tokio::test]
 async fn devices_keep_their_order_and_remember_what_they_were_told() {
-    let seed = std::env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = crate::seed::from_env();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Arc::new(Server {

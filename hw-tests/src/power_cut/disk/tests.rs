@@ -232,9 +232,7 @@ struct Allowed {
 
 #[test]
 fn each_piece_ends_in_a_state_it_was_in() {
-    let seed = std::env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = crate::seed::from_env();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut disk = volatile();
     let mut model: BTreeMap<u64, Allowed> = (0..PIECES)
