@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admit::budget::Budget;
 use crate::config::{GatewayConfig, Identity};
+use crate::forward::both::Both;
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
@@ -79,7 +80,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let Files { snapshots, tls, watchers } = files(&config, &registry, &stop)?;
     let readiness = Readiness::default();
     let spool_config = config.spool.clone();
-    let OpenSpool { handle: spool, reader, report: _ } =
+    let OpenSpool { handle: spool, reader, dead_reader, .. } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
 
@@ -119,7 +120,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         status: config.status,
         clock: Arc::new(SystemClock),
         gateway,
-        reader,
+        reader: Both::new(reader, dead_reader),
         spool: spool.clone(),
         metrics: forwarded,
         complete: Box::new(move |status| budget.complete(status)),

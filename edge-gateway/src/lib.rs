@@ -9,4 +9,5 @@ pub mod gateway;
 pub mod listen;
 pub mod snapshot;
 pub mod spool;
+pub mod spool_tool;
 pub mod status;

@@ -9,6 +9,7 @@ use penstock_common::retry::Backoff;
 use penstock_common::status::GatewayStatus;
 use tokio_util::sync::CancellationToken;
 
+use super::both::{Both, Place};
 use super::metrics::ForwardMetrics;
 use super::record::outbound;
 use super::report::{self, Reporter, StatusConfig};
@@ -16,7 +17,7 @@ use super::window::Window;
 use super::{
     Connect, Delivery, KafkaConfig, OutboundRecord, Producer, STATUS_TOKEN, SendError, Token,
 };
-use crate::spool::{Position, SpoolError, SpoolHandle, SpoolReader, SpooledEntry};
+use crate::spool::{SpoolError, SpoolHandle, SpooledEntry};
 
 /// How long one wait for the spool or the bus may take: the reaction time to everything else.
 const WAIT: Duration = Duration::from_millis(20);
@@ -40,7 +41,7 @@ pub struct Driver<C> {
     /// The gateway's name, for the headers.
     pub gateway: Arc<str>,
     /// Where entries come from.
-    pub reader: SpoolReader,
+    pub reader: Both,
     /// Where they are retired.
     pub spool: SpoolHandle,
     /// What it counts.
@@ -141,8 +142,8 @@ impl<C: Connect> Driver<C> {
     ) -> Result<bool, String> {
         let Settled { retired, acknowledged, status } = session.settle()?;
         self.metrics.acknowledged.inc_by(acknowledged);
-        if let Some(position) = retired {
-            self.spool.retire(position);
+        if let Some(place) = retired {
+            place.retire(&self.spool);
         }
         let listed = status.as_ref().and_then(|_| reporter.answered());
         match (status, listed) {
@@ -215,10 +216,10 @@ impl<C: Connect> Driver<C> {
         // An idle spool is waited for; while entries are in flight the bus has the word.
         let wait = if session.window.is_empty() { 10 * WAIT } else { Duration::ZERO };
         match self.reader.next(wait) {
-            Ok(Some(entry)) => {
+            Ok(Some((place, entry))) => {
                 session.read_after = None;
                 session.read_backoff.reset();
-                self.forward(session, entry)?;
+                self.forward(session, place, entry)?;
             }
             Ok(None) => session.producer.poll(WAIT, &mut session.deliveries),
             Err(error) => session.read_again_later(&error),
@@ -229,11 +230,11 @@ impl<C: Connect> Driver<C> {
     fn forward(
         &self,
         session: &mut Session<C::Producer>,
+        place: Place,
         entry: SpooledEntry,
     ) -> Result<(), String> {
-        let position = entry.position;
         let record = outbound(&self.gateway, entry);
-        let token = session.window.push(position, record.payload.len());
+        let token = session.window.push(place, record.payload.len());
         session.offer(token, record)?;
         if session.window.len() % 256 == 0 {
             session.producer.poll(Duration::ZERO, &mut session.deliveries);
@@ -245,7 +246,7 @@ impl<C: Connect> Driver<C> {
 /// One producer and what is in flight on it.
 struct Session<P> {
     producer: P,
-    window: Window<Position>,
+    window: Window<Place>,
     deliveries: Vec<Delivery>,
     /// A record that the producer had no room for, with its token.
     held: Option<(Token, OutboundRecord)>,
@@ -257,7 +258,7 @@ struct Session<P> {
 }
 
 struct Settled {
-    retired: Option<Position>,
+    retired: Option<Place>,
     acknowledged: u64,
     /// The answer to a status.
     status: Option<Result<(), String>>,

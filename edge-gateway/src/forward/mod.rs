@@ -6,11 +6,13 @@
 //! unacknowledged entry is sent again by a new one, under the same (gateway, epoch, seq).
 //!
 //! - [`driver`] owns the loop and the thread.
+//! - [`both`] reads both lanes of the spool as one sequence.
 //! - [`window`] decides, purely, what may be retired.
 //! - [`report`] says how the spool stands, by the same producer.
 //! - [`record`] turns a spool entry into a message, purely.
 //! - [`kafka`] is the only file that knows rdkafka.
 
+pub mod both;
 pub mod driver;
 pub mod kafka;
 pub mod metrics;

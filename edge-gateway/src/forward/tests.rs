@@ -17,6 +17,7 @@ use penstock_common::status::GatewayStatus;
 use penstock_common::topic::Topic;
 use tokio_util::sync::CancellationToken;
 
+use super::both::Both;
 use super::driver::Driver;
 use super::metrics::ForwardMetrics;
 use super::report::StatusConfig;
@@ -24,14 +25,19 @@ use super::*;
 use crate::spool::entry::{Entry, EventEntry};
 use crate::spool::{OpenSpool, SpoolConfig, SpoolHandle, open_on};
 
+mod gave_way;
 mod statuses;
 
 /// A bus in memory.
 #[derive(Clone, Default)]
 struct Bus {
     delivered: Arc<Mutex<Vec<String>>>,
+    /// Reason and payload.
+    letters: Arc<Mutex<Vec<(String, String)>>>,
     /// The next record is refused.
     refuse: Arc<AtomicBool>,
+    /// Every record is.
+    refuse_all: Arc<AtomicBool>,
     statuses: Arc<Mutex<Vec<GatewayStatus>>>,
     /// Statuses are taken and never answered.
     lose_statuses: Arc<AtomicBool>,
@@ -61,11 +67,18 @@ impl Producer for BusProducer {
             }
             return Ok(());
         }
-        let result = if self.bus.refuse.swap(false, Ordering::SeqCst) {
+        let refuses = self.bus.refuse.swap(false, Ordering::SeqCst)
+            || self.bus.refuse_all.load(Ordering::SeqCst);
+        let result = if refuses {
             Err("refused by the test".to_owned())
         } else {
             let payload = String::from_utf8(record.payload.to_vec()).unwrap();
-            self.bus.delivered.lock().unwrap().push(payload);
+            if record.topic == Topic::DeadLetter {
+                let reason = record.headers.iter().find(|(name, _)| *name == "reason").unwrap();
+                self.bus.letters.lock().unwrap().push((reason.1.to_string(), payload));
+            } else {
+                self.bus.delivered.lock().unwrap().push(payload);
+            }
             Ok(())
         };
         self.waiting.push(Delivery { token, result });
@@ -107,7 +120,8 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         compress: false,
         ..SpoolConfig::default()
     };
-    let OpenSpool { handle: spool, reader, .. } = open_on(Arc::new(disk.clone()), &config).unwrap();
+    let OpenSpool { handle: spool, reader, dead_reader, .. } =
+        open_on(Arc::new(disk.clone()), &config).unwrap();
     let stop = CancellationToken::new();
     let driver = Driver {
         connect: bus.clone(),
@@ -115,7 +129,7 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         status: StatusConfig { interval_ms: 10 },
         clock: Arc::new(SystemClock),
         gateway: "g".into(),
-        reader,
+        reader: Both::new(reader, dead_reader),
         spool: spool.clone(),
         metrics: ForwardMetrics::new(&prometheus::Registry::new()).unwrap(),
         complete: Box::new(|_| {}),
