@@ -12,6 +12,7 @@ use crate::admit::budget::BudgetConfig;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
 use crate::listen::ListenConfig;
+use crate::pressure::PressureConfig;
 use crate::spool::SpoolConfig;
 
 /// The whole file.
@@ -28,6 +29,8 @@ pub struct GatewayConfig {
     pub spool: SpoolConfig,
     /// How many rejections are kept.
     pub dead_letters: BudgetConfig,
+    /// What is done when not everything can be kept or forwarded.
+    pub pressure: PressureConfig,
     /// The bus.
     pub kafka: KafkaConfig,
     /// What it says of itself for the ledger.
@@ -77,6 +80,7 @@ impl GatewayConfig {
         self.http.validate(&mut problems);
         self.spool.validate(&mut problems);
         self.dead_letters.validate(&mut problems);
+        self.pressure.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
         problems

@@ -3,9 +3,11 @@
 
 pub mod admit;
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod forward;
 pub mod gateway;
 pub mod listen;
+pub mod pressure;
 pub mod spool;
 pub mod status;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName};
 use hyper::{Method, Request, Response};
 
 use super::body::{self, BodyBudget};
@@ -41,7 +41,12 @@ impl<D: Durable> Shared<D> {
         request: &mut Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let problem = match (request.uri().path(), request.method()) {
-            (EVENTS_PATH, &Method::POST) => return self.events(request).await,
+            (EVENTS_PATH, &Method::POST) => match self.ask() {
+                Ok(()) => return self.events(request).await,
+                // It was not asked for its body, so none comes.
+                Err(problem) if request.headers().contains_key(EXPECT) => return Err(problem),
+                Err(problem) => problem,
+            },
             (EVENTS_PATH, method) => {
                 let detail = format!("{EVENTS_PATH} takes POST, not {}", shown(method.as_str()));
                 Problem::new(Kind::MethodNotAllowed, detail)
@@ -51,6 +56,12 @@ impl<D: Durable> Shared<D> {
         let discard = body::discard(request.body_mut());
         let _ = tokio::time::timeout(self.config.body_timeout(), discard).await;
         Err(problem)
+    }
+
+    /// Whether the gateway can take a request now.
+    fn ask(&self) -> Result<(), Problem> {
+        let Some(gate) = &self.ingest.gate else { return Ok(()) };
+        gate.ask().map_err(Problem::from)
     }
 
     async fn events(
@@ -64,10 +75,12 @@ impl<D: Durable> Shared<D> {
         if content_encoding.is_some() {
             body.grow(&self.budget, admit::BODY_BYTES_MAX)?;
         }
+        let received = self.ingest.clock.reading();
         let mut admission = self.ingest.admitter.admit(admit::Request {
             content_type: header(request, &CONTENT_TYPE),
             content_encoding,
-            received_at: self.ingest.clock.now(),
+            received_at: received.at,
+            is_clock_set: received.is_set,
             traceparent: header(request, &TRACEPARENT).and_then(traceparent),
             body: body.bytes.clone(),
         })?;

@@ -23,6 +23,7 @@ pub use self::metrics::ListenMetrics;
 pub use self::server::serve;
 use crate::admit::budget::Budget;
 use crate::admit::{Admitter, BODY_BYTES_MAX};
+use crate::pressure::gate::Gate;
 use crate::spool::entry::Entry;
 use crate::spool::{SpoolError, SpoolHandle};
 
@@ -108,6 +109,7 @@ pub struct Ingest<D = SpoolHandle> {
     clock: Arc<dyn Clock>,
     metrics: ListenMetrics,
     budget: Option<Budget>,
+    gate: Option<Gate>,
 }
 
 impl<D: Durable> Ingest<D> {
@@ -121,13 +123,26 @@ impl<D: Durable> Ingest<D> {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        Ok(Self { admitter, spool, clock, metrics: ListenMetrics::new(registry)?, budget: None })
+        Ok(Self {
+            admitter,
+            spool,
+            clock,
+            metrics: ListenMetrics::new(registry)?,
+            budget: None,
+            gate: None,
+        })
     }
 
     /// Keeps rejections within this budget; without one, all are kept.
     #[must_use]
     pub fn budgeted(self, budget: Budget) -> Self {
         Self { budget: Some(budget), ..self }
+    }
+
+    /// Asks this gate before a request's body is read.
+    #[must_use]
+    pub fn gated(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 }
 

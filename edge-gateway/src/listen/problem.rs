@@ -10,6 +10,8 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::admit::Refusal;
+use crate::pressure::gate::Refused;
+use crate::pressure::machine::Why;
 use crate::spool::SpoolError;
 
 /// What goes wrong.
@@ -135,11 +137,13 @@ pub(super) struct Problem {
     pub(super) kind: Kind,
     detail: String,
     events: Option<Value>,
+    /// When the device should come back, where that was worked out.
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), events: None }
+        Self { kind, detail: detail.into(), events: None, retry_after_s: None }
     }
 
     /// With a status for each event.
@@ -167,7 +171,8 @@ impl Problem {
             headers.insert(name, HeaderValue::from_static(value));
         }
         if self.kind.is_temporary() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            let seconds = self.retry_after_s.unwrap_or(retry_after_s);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.kind.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -186,6 +191,17 @@ impl From<Refusal> for Problem {
             Refusal::Empty => Kind::EmptyBody,
         };
         Self::new(kind, refusal.to_string())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let kind = match refused.why {
+            Why::SpoolFull => Kind::SpoolFull,
+            Why::DiskFull | Why::DiskFailing => Kind::SpoolFailing,
+        };
+        let detail = "nothing of this request was read; send the same again after Retry-After";
+        Self { retry_after_s: Some(refused.retry_after_s), ..Self::new(kind, detail) }
     }
 }
 

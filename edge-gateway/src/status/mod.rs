@@ -7,6 +7,7 @@ pub mod board;
 pub mod link;
 pub mod manager;
 mod page;
+pub mod pressure;
 pub mod ready;
 pub mod spool;
 
