@@ -26,6 +26,7 @@ fn request<'a>(content_type: &'a str, body: impl Into<Bytes>) -> Request<'a> {
         content_encoding: None,
         received_at: RECEIVED_AT,
         traceparent: None,
+        topic: None,
         body: body.into(),
     }
 }

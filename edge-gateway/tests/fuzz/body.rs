@@ -88,6 +88,7 @@ impl Target for Bodies {
             content_encoding: encoding,
             received_at: UnixMicros(1_768_465_860_000_000),
             traceparent: None,
+            topic: None,
             body: Bytes::from(body),
         });
         let admission = match admission {
