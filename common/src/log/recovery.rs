@@ -255,10 +255,10 @@ impl Recovery {
     /// Reports what stood in a segment that another one names and that is not there.
     fn check_missing(&mut self, segments: &BTreeMap<u64, Segment>, named: SegmentEnd) {
         let before = segments.range(..named.ordinal).next_back();
-        // Without an older segment it was simply retired.
-        if segments.contains_key(&named.ordinal)
-            || before.is_none() && !self.lost.contains(&named.ordinal)
-        {
+        // Segments are retired oldest first: without an older one, also among those that were set
+        // aside, it was simply retired.
+        let is_oldest = before.is_none() && self.lost.iter().all(|lost| *lost > named.ordinal);
+        if segments.contains_key(&named.ordinal) || is_oldest {
             return;
         }
         let first_seq = match before {

@@ -222,6 +222,18 @@ fn a_missing_segment_is_reported() {
 }
 
 #[test]
+fn a_segment_that_is_missing_behind_one_of_garbage_is_reported() {
+    let disk = SimDisk::new(1);
+    three_segments(&disk);
+    disk.damage(&segment::file_name(1), 0, &[0xA5; 1000]);
+    disk.remove(&segment::file_name(2)).unwrap();
+    let opened = open_log(&disk, TWO_RECORDS);
+    assert_eq!(opened.report.quarantined, [segment::damaged_name(1)]);
+    assert_eq!(damage_of(&opened.report.damaged), [(2, 0, 8)]);
+    assert_eq!(read_all(&mut opened.log.reader(None)), range(8..12));
+}
+
+#[test]
 fn a_truncated_segment_is_reported() {
     let disk = SimDisk::new(1);
     three_segments(&disk);
