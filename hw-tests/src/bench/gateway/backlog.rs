@@ -45,7 +45,7 @@ impl Backlog {
         let mut config = StackConfig::from_env("bench_backlog")?;
         config.cores = vec![CoreConfig::new("core", "api")];
         config.gateway_set.push(format!("kafka.bootstrap=\"{}\"", relay.address));
-        config.gateway_set.push(format!("spool.max_bytes={}", self.bytes * 3));
+        config.gateway_set.push(format!("spool.bytes_max={}", self.bytes * 3));
         let mut stack = Stack::prepare(config).await?;
         match self.measure(&mut stack, &mut relay, stop).await {
             Ok(report) => stack.stop().await.map(|()| report),
