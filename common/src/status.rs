@@ -50,6 +50,9 @@ pub struct GatewayStatus {
     pub rejected_not_kept: Vec<RejectedCount>,
     /// The spool.
     pub spool: SpoolStatus,
+    /// Whether the gateway's clock can't be relied on: its times keep order and mean no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_unset: bool,
 }
 
 /// How one epoch stands.
@@ -144,6 +147,7 @@ impl GatewayStatus {
             damaged_more: 0,
             rejected_not_kept: Vec::new(),
             spool: SpoolStatus::default(),
+            clock_unset: false,
         }
     }
 
@@ -260,6 +264,14 @@ mod tests {
             )
         );
         assert_eq!(GatewayStatus::decode(text.as_bytes()).unwrap(), status());
+    }
+
+    #[test]
+    fn a_clock_that_is_not_set_is_said_and_one_that_is_takes_no_byte() {
+        let status = GatewayStatus { clock_unset: true, ..status() };
+        let text = String::from_utf8(status.encode().unwrap()).unwrap();
+        assert!(text.ends_with(r#","clock_unset":true}"#), "{text}");
+        assert_eq!(GatewayStatus::decode(text.as_bytes()).unwrap(), status);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::admit::budget::BudgetConfig;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
 use crate::listen::{Auth, ListenConfig};
+use crate::pressure::PressureConfig;
 use crate::snapshot::SnapshotConfig;
 use crate::spool::SpoolConfig;
 
@@ -33,6 +34,8 @@ pub struct GatewayConfig {
     pub spool: SpoolConfig,
     /// How many rejections are kept.
     pub dead_letters: BudgetConfig,
+    /// What is done when not everything can be kept or forwarded.
+    pub pressure: PressureConfig,
     /// The bus.
     pub kafka: KafkaConfig,
     /// What it says of itself for the ledger.
@@ -86,6 +89,7 @@ impl GatewayConfig {
         self.snapshot.validate(&mut problems);
         self.spool.validate(&mut problems);
         self.dead_letters.validate(&mut problems);
+        self.pressure.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
         if self.http.auth == Auth::Required && self.snapshot.has_no_keys() {

@@ -12,18 +12,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::shutdown;
+use penstock_common::snapshot::CorePressure;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::budget::Budget;
+use crate::clock::GatewayClock;
 use crate::config::{GatewayConfig, Identity};
 use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
+use crate::forward::view::SharedView;
 use crate::listen::tls::{self, Tls, TlsMetrics};
 use crate::listen::{self, Access, Auth, Ingest};
+use crate::pressure::gate::Gate;
+use crate::pressure::stage::{Outputs, PressureMetrics, Sample, Stage, Watched};
 use crate::snapshot::{self, SnapshotMetrics, Snapshots};
 use crate::spool::{self, OpenSpool, SpoolHandle};
 use crate::status::board::{Board, Parts};
@@ -64,6 +70,7 @@ pub struct Running {
     forwarder: JoinHandle<()>,
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
+    clock: tokio::task::JoinHandle<()>,
 }
 
 /// Starts a gateway; cancelling `stop` drains it.
@@ -82,71 +89,134 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let OpenSpool { handle: spool, reader, report: _ } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
+    let clock = Arc::new(GatewayClock::open(&config.spool.dir, &registry)?);
 
     let Identity { fleet, other_fleets, .. } = &config.gateway;
     let access = Access::new(config.http.auth, fleet, other_fleets, snapshots.clone());
     let budget = Budget::new(config.dead_letters.clone(), Instant::now());
-    let ingest = Ingest::new(access, spool.clone(), Arc::new(SystemClock), &registry)?
-        .budgeted(budget.clone());
-
     let stop_forwarder = CancellationToken::new();
+    let view = SharedView::default();
+    let watched = Watching { spool: spool.clone(), view: view.clone() };
+    let (gate, pressure) =
+        relieve(&config, &registry, watched, snapshots.core_pressure(), stop_forwarder.clone())?;
+    let ingest = Ingest::new(access, spool.clone(), clock.clone(), &registry)?
+        .budgeted(budget.clone())
+        .gated(gate);
+
     let forwarded = ForwardMetrics::new(&registry)?;
     let link = LinkWatch::new(Duration::from_millis(config.status.interval_ms), {
         let ForwardMetrics { acknowledged, statuses, .. } = forwarded.clone();
         move || acknowledged.get() + statuses.get()
     });
     tokio::spawn(link.clone().run(stop_forwarder.clone()));
-    let board = Board::new(Parts {
-        name: config.gateway.name.clone(),
-        fleet: config.gateway.fleet.clone(),
-        bootstrap: config.kafka.bootstrap.clone(),
-        spool_dir: config.spool.dir.clone(),
-        spool: spool.clone(),
-        link,
-        schemas: schema_versions(&snapshots),
-        readiness: readiness.clone(),
-        clock: Arc::new(SystemClock),
-    });
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    status::snapshot::tell(&board, &snapshots, &config.fleets_with_keys(), &clock);
+    let board = board(&config, spool.clone(), link, &snapshots, &readiness, clock.clone());
+    let shown_clock: Arc<dyn Clock> = clock.clone();
+    status::pressure::show(&board, pressure.view, view.clone());
+    status::snapshot::tell(&board, &snapshots, &config.fleets_with_keys(), &shown_clock);
     if let Some(tls) = &tls {
-        status::certificate::tell(&board, tls, &clock);
+        status::certificate::tell(&board, tls, &shown_clock);
     }
     let gateway: Arc<str> = config.gateway.name.as_str().into();
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
         config: config.kafka,
         status: config.status,
-        clock: Arc::new(SystemClock),
+        clock: clock.clone(),
         gateway,
         reader,
         spool: spool.clone(),
+        hold: pressure.hold,
         metrics: forwarded,
+        view,
         complete: Box::new(move |status| budget.complete(status)),
     }
     .spawn(stop_forwarder.clone())
     .context("start the forwarder's thread")?;
 
+    let clock = tokio::spawn({
+        let stop = stop_forwarder.clone();
+        async move { clock.keep(stop).await }
+    });
     let status = Status { readiness: readiness.clone(), registry, board };
     tokio::spawn(status::serve(admin, status, stop_forwarder.clone()));
 
     let latch = readiness.latch();
-    let listener = tokio::spawn({
-        let (stop, limits) = (stop.clone(), config.http);
+    tokio::spawn({
+        let stop = stop.clone();
         async move {
-            let not_ready = stop.clone();
-            tokio::spawn(async move {
-                not_ready.cancelled().await;
-                drop(latch);
-            });
-            listen::serve(http, limits, tls, ingest, stop).await;
+            stop.cancelled().await;
+            drop(latch);
         }
     });
+    let listener = tokio::spawn(listen::serve(http, config.http, tls, ingest, stop.clone()));
     if let Some(path) = &config.ready_file {
         announce(path, &addresses)?;
     }
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "taking events");
-    Ok(Running { addresses, stop, listener, watchers, forwarder, stop_forwarder, spool })
+    Ok(Running { addresses, stop, listener, watchers, forwarder, stop_forwarder, spool, clock })
+}
+
+/// Starts the stage that says what is taken, held and refused.
+fn relieve(
+    config: &GatewayConfig,
+    registry: &Registry,
+    watched: Watching,
+    core: watch::Receiver<CorePressure>,
+    stop: CancellationToken,
+) -> prometheus::Result<(Gate, Outputs)> {
+    let metrics = PressureMetrics::new(registry)?;
+    let gate = Gate::new(metrics.refused.clone());
+    let stage = Stage {
+        config: config.pressure,
+        spool_bytes_max: config.spool.bytes_max,
+        dir: config.spool.dir.clone(),
+        watched,
+        core,
+        evict: None,
+        gate: gate.clone(),
+        metrics,
+    };
+    Ok((gate, stage.spawn(stop).0))
+}
+
+/// What the status page is filled from.
+fn board(
+    config: &GatewayConfig,
+    spool: SpoolHandle,
+    link: LinkWatch,
+    snapshots: &Snapshots,
+    readiness: &Readiness,
+    clock: Arc<GatewayClock>,
+) -> Board {
+    Board::new(Parts {
+        name: config.gateway.name.clone(),
+        fleet: config.gateway.fleet.clone(),
+        bootstrap: config.kafka.bootstrap.clone(),
+        spool_dir: config.spool.dir.clone(),
+        spool,
+        link,
+        schemas: schema_versions(snapshots),
+        readiness: readiness.clone(),
+        clock,
+    })
+}
+
+/// What pressure looks at.
+struct Watching {
+    spool: SpoolHandle,
+    view: SharedView,
+}
+
+impl Watched for Watching {
+    fn sample(&self) -> Sample {
+        let stat = self.spool.stat();
+        Sample {
+            spool_bytes: stat.disk_bytes,
+            pending_entries: stat.pending_entries,
+            is_failing: stat.is_failing,
+            acknowledged_total: self.view.get().acknowledged_total,
+        }
+    }
 }
 
 impl Running {
@@ -179,6 +249,7 @@ impl Running {
         let (forwarder, spool) = (self.forwarder, self.spool);
         let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;
         spool.close().await;
+        self.clock.await.context("the clock's keeper panicked")?;
         match (failed, joined) {
             (None, Ok(())) => Ok(()),
             (Some(error), _) => Err(error),

@@ -3,10 +3,12 @@
 
 pub mod admit;
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod forward;
 pub mod gateway;
 pub mod listen;
+pub mod pressure;
 pub mod snapshot;
 pub mod spool;
 pub mod status;

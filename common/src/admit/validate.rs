@@ -6,13 +6,10 @@
 use super::explain::{problem_error, problem_reason, schema_error, type_name};
 use super::fields::{Fields, is_key, text};
 use super::{Admitted, ERRORS_MAX, FieldError, Reason, Rejected, Rejection};
+use crate::clock::CLOCK_SET_AFTER;
 use crate::event::{Flags, UnixMicros};
 use crate::schema::tape::{Parsed, ProblemKind, TapeNode};
 use crate::schema::{Choice, Schema, SchemaSet};
-
-/// A received time before this means that the gateway's own clock was never set (it counts from
-/// 1970, or from its build): 2025-01-01T00:00:00Z.
-const CLOCK_SET_AFTER: UnixMicros = UnixMicros(1_735_689_600_000_000);
 
 /// Longest event id repeated in an answer, in bytes.
 const EVENT_ID_SHOWN_MAX: usize = 64;
@@ -22,12 +19,19 @@ const EVENT_ID_SHOWN_MAX: usize = 64;
 pub struct Validation<'a> {
     schemas: &'a SchemaSet,
     last: Option<(String, &'a Schema)>,
+    is_clock_set: bool,
 }
 
 impl<'a> Validation<'a> {
     /// Against these schemas.
     pub const fn new(schemas: &'a SchemaSet) -> Self {
-        Self { schemas, last: None }
+        Self { schemas, last: None, is_clock_set: true }
+    }
+
+    /// Whether the clock that received times come from can be relied on.
+    #[must_use]
+    pub fn with_clock_set(self, is_clock_set: bool) -> Self {
+        Self { is_clock_set, ..self }
     }
 
     /// Holds an event against the schema of its firmware.
@@ -51,7 +55,8 @@ impl<'a> Validation<'a> {
             && let Some(device_id) = fields.device_id.and_then(|node| node.as_text())
             && schema.validator().is_valid(root)
         {
-            let flags = flags(timestamp, received_at, schema.knows_all(root));
+            let is_clock_set = self.is_clock_set && received_at >= CLOCK_SET_AFTER;
+            let flags = flags(timestamp, received_at, is_clock_set, schema.knows_all(root));
             let schema_version = schema.version();
             return Ok(Admitted { event_id, device_id, timestamp, schema_version, flags });
         }
@@ -132,12 +137,14 @@ impl<'a> Validation<'a> {
     }
 }
 
-const fn flags(timestamp: UnixMicros, received_at: UnixMicros, knows_all: bool) -> Flags {
-    let time = if received_at.0 < CLOCK_SET_AFTER.0 {
-        // Compared with a clock that is wrong, every timestamp would seem to be ahead.
-        Flags::CLOCK_UNSET
-    } else {
-        Flags::of_times(timestamp, received_at)
-    };
+const fn flags(
+    timestamp: UnixMicros,
+    received_at: UnixMicros,
+    is_clock_set: bool,
+    knows_all: bool,
+) -> Flags {
+    // Compared with a clock that is wrong, every timestamp would seem to be ahead.
+    let time =
+        if is_clock_set { Flags::of_times(timestamp, received_at) } else { Flags::CLOCK_UNSET };
     if knows_all { time } else { time.with(Flags::UNKNOWN_FIELDS) }
 }

@@ -75,6 +75,8 @@ pub struct Request<'a> {
     pub content_encoding: Option<&'a str>,
     /// When the whole request had arrived.
     pub received_at: UnixMicros,
+    /// Whether the clock that says so can be relied on.
+    pub is_clock_set: bool,
     /// W3C trace context, already validated.
     pub traceparent: Option<String>,
     /// The body as sent.

@@ -31,7 +31,7 @@ pub(super) fn admit(
         request,
         body,
         tape: &mut tape,
-        validation: Validation::new(&admitter.schemas),
+        validation: Validation::new(&admitter.schemas).with_clock_set(request.is_clock_set),
         admission: Admission::default(),
     };
     let done = match layout {

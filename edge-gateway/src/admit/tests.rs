@@ -25,6 +25,7 @@ fn request<'a>(content_type: &'a str, body: impl Into<Bytes>) -> Request<'a> {
         content_type: Some(content_type),
         content_encoding: None,
         received_at: RECEIVED_AT,
+        is_clock_set: true,
         traceparent: None,
         body: body.into(),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Level, Report};
 use crate::forward::KafkaConfig;
 use crate::forward::probe::{Probe, ProbeError, TopicState, probe};
+use crate::forward::security;
 
 /// How long one connection may take, and one answer.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -115,31 +116,20 @@ fn answered(report: &mut Report, probe: &Probe) {
     }
 }
 
-/// The library says what went wrong in its log only; these words in it tell.
+/// The library says what went wrong in its log only.
 fn explain(error: &ProbeError) -> (String, &'static str) {
-    let complaints = error.complaints.join("\n").to_lowercase();
-    let said = |words: &[&str]| words.iter().any(|word| complaints.contains(word));
-    let last = error.complaints.last().map_or_else(|| error.error.clone(), Clone::clone);
-    if said(&[
-        "certificate verify failed",
-        "certificate is not yet valid",
-        "certificate has expired",
-    ]) {
-        let todo = "Check this machine's clock, the broker's certificate, and kafka.tls.ca_file.";
-        return (format!("the broker's certificate is not trusted: {last}"), todo);
+    let (error, complaints) = match error {
+        ProbeError::Unusable(error) => {
+            let found = format!("the connection can't be set up: {error}");
+            return (found, "Check the files that [kafka.tls] and [kafka.sasl] name.");
+        }
+        ProbeError::Silent { error, complaints } => (error, complaints),
+    };
+    let known = complaints.iter().find_map(|said| security::explain(said).map(|what| (said, what)));
+    if let Some((said, (found, todo))) = known {
+        return (format!("{found}: {said}"), todo);
     }
-    if said(&["ssl handshake", "ssl_"]) {
-        let todo = "Check the port (TLS and plain Kafka have ports of their own) and [kafka.tls].";
-        return (format!("no TLS connection comes about: {last}"), todo);
-    }
-    if said(&["sasl", "authentication"]) {
-        let todo = "Check the user and the password in [kafka.sasl] with the operator.";
-        return (format!("the broker does not accept this gateway's credentials: {last}"), todo);
-    }
-    if said(&["authorization"]) {
-        let todo = "Let the operator grant this gateway's user Describe and Write.";
-        return (format!("the broker does not allow it: {last}"), todo);
-    }
+    let last = complaints.last().unwrap_or(error);
     let found = format!("takes connections, but does not answer as Kafka does: {last}");
     (found, "Check the port: is it a broker's, and does it want TLS?")
 }

@@ -1,4 +1,4 @@
-//! The forwarder's thread: spool → window → bus → retirement.
+//! The forwarder's thread: spool → producers → bus → retirement, and the statuses beside it.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -7,25 +7,36 @@ use std::time::{Duration, Instant};
 use penstock_common::clock::Clock;
 use penstock_common::retry::Backoff;
 use penstock_common::status::GatewayStatus;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::STALL;
+use super::link::Link;
 use super::metrics::ForwardMetrics;
-use super::record::outbound;
 use super::report::{self, Reporter, StatusConfig};
-use super::window::Window;
-use super::{
-    Connect, Delivery, KafkaConfig, OutboundRecord, Producer, STATUS_TOKEN, SendError, Token,
-};
-use crate::spool::{Position, SpoolError, SpoolHandle, SpoolReader, SpooledEntry};
+use super::settle::Settled;
+use super::track::Track;
+use super::view::SharedView;
+use super::{Connect, Delivery, KafkaConfig, STATUS_TOKEN};
+use crate::spool::{SpoolHandle, SpoolReader};
 
-/// How long one wait for the spool or the bus may take: the reaction time to everything else.
+/// How long one wait for the bus may take: the reaction time to everything else.
 const WAIT: Duration = Duration::from_millis(20);
+
+/// How long an idle spool is waited for.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// After how long without an acknowledgement people are told, and again each time.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the last status may take once everything is handed over, and once it could not be.
 const LAST_STATUS_WAIT: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(200)];
+
+/// The most bytes of a batch at first.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+
+/// How often the view and the gauges are renewed.
+const VIEW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The forwarder, before it runs.
 pub struct Driver<C> {
@@ -43,17 +54,21 @@ pub struct Driver<C> {
     pub reader: SpoolReader,
     /// Where they are retired.
     pub spool: SpoolHandle,
+    /// While it says true, entries stay in the spool; statuses go on.
+    pub hold: watch::Receiver<bool>,
     /// What it counts.
     pub metrics: ForwardMetrics,
     /// Adds to a status what the spool does not know.
     pub complete: Box<dyn Fn(&mut GatewayStatus) + Send>,
+    /// How it stands, for people.
+    pub view: SharedView,
 }
 
-/// Why the loop over one producer ended.
+/// Why the loop over one pair of producers ended.
 enum Outcome {
     /// The gateway is shutting down and the drain is over.
     Drained,
-    /// The producer failed: go back to the first unacknowledged entry.
+    /// The producers failed: what was in flight is sent again by the next ones.
     Failed(String),
 }
 
@@ -63,15 +78,61 @@ impl<C: Connect> Driver<C> {
     /// # Errors
     /// When the thread can't be started.
     pub fn spawn(self, shutdown: CancellationToken) -> std::io::Result<JoinHandle<()>> {
-        thread::Builder::new().name("forward".into()).spawn(move || self.run(&shutdown))
+        let thread = thread::Builder::new().name("forward".into());
+        thread.spawn(move || Forwarder::new(self).run(&shutdown))
+    }
+}
+
+/// The forwarder while it runs.
+struct Forwarder<C> {
+    driver: Driver<C>,
+    track: Track,
+    reporter: Reporter,
+    backoff: Backoff,
+    /// What a topic's limit on batches has been found to allow.
+    batch_bytes_max: usize,
+    deliveries: Vec<Delivery>,
+    silence: Silence,
+    /// Partitions that did not answer when people were last told of it.
+    stalled_told: usize,
+    view_at: Instant,
+}
+
+/// For how long the bus has been waited for in vain.
+struct Silence {
+    since: Option<Instant>,
+    told_at: Instant,
+    /// The last status did not arrive.
+    is_status_refused: bool,
+}
+
+/// The producers, and when the drain is over.
+struct Session<P> {
+    link: Link<P>,
+    drain_until: Option<Instant>,
+}
+
+impl<C: Connect> Forwarder<C> {
+    fn new(driver: Driver<C>) -> Self {
+        let now = Instant::now();
+        let reader = driver.reader.another();
+        Self {
+            track: Track::new(driver.gateway.clone(), reader, &driver.config, now),
+            reporter: Reporter::new(driver.status, now),
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            batch_bytes_max: BATCH_BYTES_MAX,
+            deliveries: Vec::new(),
+            silence: Silence { since: None, told_at: now, is_status_refused: false },
+            stalled_told: 0,
+            view_at: now,
+            driver,
+        }
     }
 
     fn run(mut self, shutdown: &CancellationToken) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut reporter = Reporter::new(self.status, Instant::now());
         loop {
-            let outcome = match self.connect.connect() {
-                Ok(producer) => self.session(producer, &mut reporter, &mut backoff, shutdown),
+            let outcome = match Link::connect(&self.driver.connect, self.batch_bytes_max) {
+                Ok(link) => self.session(Session { link, drain_until: None }, shutdown),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             };
             let Outcome::Failed(reason) = outcome else { return };
@@ -79,261 +140,218 @@ impl<C: Connect> Driver<C> {
                 tracing::info!(reason, "left to the next start: what the bus did not take");
                 return;
             }
-            let delay = backoff.next_delay();
-            self.metrics.rewinds.inc();
+            let delay = self.backoff.next_delay();
+            self.driver.metrics.rewinds.inc();
             tracing::warn!(
                 reason,
                 delay_ms = delay.as_millis(),
-                "forwarding starts again from the first unacknowledged entry"
+                "the connection to the bus is given up; what it had not acknowledged is sent again"
             );
-            self.reader.rewind();
+            self.driver.view.update(|view| view.complaint = Some(reason));
+            self.track.give_up();
+            // What was on its way went with the producer.
+            self.reporter.answered();
             wait_unless(shutdown, delay);
         }
     }
 
-    /// Forwards through one producer for as long as it lives.
+    /// Forwards through one pair of producers for as long as it lives.
     fn session(
         &mut self,
-        producer: C::Producer,
-        reporter: &mut Reporter,
-        backoff: &mut Backoff,
+        mut session: Session<C::Producer>,
         shutdown: &CancellationToken,
     ) -> Outcome {
-        let mut session = Session::new(producer);
-        // What the producer before had on its way went with it.
-        reporter.answered();
-        let mut drain_until = None;
         loop {
             if shutdown.is_cancelled() {
-                let limit = Duration::from_millis(self.config.drain_ms_max);
-                let until = *drain_until.get_or_insert_with(|| Instant::now() + limit);
-                if session.window.is_empty() || Instant::now() >= until {
-                    let in_flight = session.window.len();
-                    self.report_last(&mut session, reporter);
+                let limit = Duration::from_millis(self.driver.config.drain_ms_max);
+                let until = *session.drain_until.get_or_insert_with(|| Instant::now() + limit);
+                if self.track.flight.is_empty() || Instant::now() >= until {
+                    self.report_last(&mut session.link);
+                    let in_flight = self.track.flight.len();
                     tracing::info!(in_flight, "forwarding ends; the rest stays in the spool");
                     return Outcome::Drained;
                 }
             }
-            let may_read = drain_until.is_none();
-            if let Err(reason) = self.step(&mut session, may_read) {
+            if let Err(reason) = self.step(&mut session) {
                 return Outcome::Failed(reason);
             }
-            match self.settle(&mut session, reporter) {
-                Ok(true) => backoff.reset(),
-                Ok(false) => {}
-                Err(reason) => return Outcome::Failed(reason),
-            }
-            if reporter.is_due(Instant::now())
-                && let Err(reason) = self.report(&mut session, reporter)
-            {
-                return Outcome::Failed(reason);
-            }
-            session.tell_silence();
-            self.metrics.in_flight_records.set(session.window.len() as i64);
         }
     }
 
-    /// Applies the bus's answers; says whether something was retired.
-    fn settle(
-        &self,
-        session: &mut Session<C::Producer>,
-        reporter: &mut Reporter,
-    ) -> Result<bool, String> {
-        let Settled { retired, acknowledged, status } = session.settle()?;
-        self.metrics.acknowledged.inc_by(acknowledged);
-        if let Some(position) = retired {
-            self.spool.retire(position);
+    /// A bounded piece of work, or a short wait for some.
+    fn step(&mut self, session: &mut Session<C::Producer>) -> Result<(), String> {
+        let link = &mut session.link;
+        self.serve(link, Duration::ZERO)?;
+        let now = Instant::now();
+        if self.reporter.is_due(now) {
+            self.report(link)?;
         }
-        let listed = status.as_ref().and_then(|_| reporter.answered());
-        match (status, listed) {
-            (Some(Ok(())), Some(listed)) => {
-                self.metrics.statuses.inc();
-                self.spool.note_told(&listed.epochs, &listed.damaged);
-            }
-            (Some(Err(reason)), _) => {
-                self.metrics.statuses_refused.inc();
-                tracing::warn!(reason, "the bus refused a status; the next one follows");
-            }
-            _ => {}
+        let is_held = *self.driver.hold.borrow();
+        self.tell(link, is_held, now);
+        if session.drain_until.is_some() || is_held {
+            return self.serve(link, WAIT);
         }
-        Ok(retired.is_some())
+        self.track.learn(link, now);
+        if self.track.advance(link, now)? {
+            return Ok(());
+        }
+        if self.track.flight.is_empty() && !self.reporter.is_on_its_way() {
+            self.track.wait_for_entries(IDLE_WAIT, now);
+            return Ok(());
+        }
+        self.serve(link, WAIT)
+    }
+
+    /// Takes the bus's answers, waiting up to `wait` for some.
+    fn serve(&mut self, link: &mut Link<C::Producer>, wait: Duration) -> Result<(), String> {
+        let polled = link.poll(wait, &mut self.deliveries);
+        let now = Instant::now();
+        let mut status = None;
+        let records = self.deliveries.drain(..).filter_map(|delivery| {
+            if delivery.token == STATUS_TOKEN {
+                status = Some(delivery.result);
+                return None;
+            }
+            Some(delivery)
+        });
+        let metrics = &self.driver.metrics;
+        let Settled { acknowledged, end } =
+            self.track.settle(records, &mut self.batch_bytes_max, metrics, now);
+        metrics.acknowledged.inc_by(acknowledged);
+        if acknowledged > 0 {
+            self.silence.since = None;
+            self.driver.view.update(|view| view.acknowledged_at = Some(now));
+        }
+        if let Some(position) = self.track.acks.retire() {
+            self.driver.spool.retire(position);
+            self.backoff.reset();
+        }
+        if let Some(result) = status {
+            self.status_answered(result.map_err(|refusal| refusal.reason));
+        }
+        polled?;
+        end.map_or(Ok(()), Err)
+    }
+
+    fn status_answered(&mut self, result: Result<(), String>) {
+        let Some(listed) = self.reporter.answered() else { return };
+        self.silence.is_status_refused = result.is_err();
+        match result {
+            Ok(()) => {
+                self.silence.since = None;
+                self.driver.metrics.statuses.inc();
+                self.driver.spool.note_told(&listed.epochs, &listed.damaged);
+                self.driver.view.update(|view| view.acknowledged_at = Some(Instant::now()));
+            }
+            Err(reason) => {
+                self.driver.metrics.statuses_refused.inc();
+                tracing::warn!(reason, "the bus has no status of now; the next one follows");
+            }
+        }
     }
 
     /// Sends a status, unless the producer has no room for it now.
-    fn report(
-        &self,
-        session: &mut Session<C::Producer>,
-        reporter: &mut Reporter,
-    ) -> Result<(), String> {
-        if session.held.is_some() {
-            return Ok(());
-        }
-        let (mut status, listed) =
-            report::status(&self.gateway, &self.spool.stat(), self.clock.now());
-        (self.complete)(&mut status);
+    fn report(&mut self, link: &mut Link<C::Producer>) -> Result<(), String> {
+        let driver = &self.driver;
+        let stat = driver.spool.stat();
+        let (mut status, listed) = report::status(&driver.gateway, &stat, driver.clock.reading());
+        (driver.complete)(&mut status);
         let record = report::outbound(&status).map_err(|error| format!("{error:#}"))?;
-        match session.producer.send(STATUS_TOKEN, record) {
-            Ok(()) => reporter.sent(listed, Instant::now()),
-            Err(SendError::Full(_)) => {}
-            Err(SendError::Broken(reason)) => return Err(reason),
+        if link.send_status(record)? {
+            self.reporter.sent(listed, Instant::now());
         }
         Ok(())
     }
 
     /// Says at the end of a drain how the spool is left; best effort.
-    fn report_last(&self, session: &mut Session<C::Producer>, reporter: &mut Reporter) {
-        let wait = LAST_STATUS_WAIT[usize::from(!session.window.is_empty())];
+    fn report_last(&mut self, link: &mut Link<C::Producer>) {
+        let wait = LAST_STATUS_WAIT[usize::from(!self.track.flight.is_empty())];
         let (until, mut is_sent) = (Instant::now() + wait, false);
         while Instant::now() < until {
-            if !reporter.is_on_its_way() {
+            if !self.reporter.is_on_its_way() {
                 if is_sent {
                     return;
                 }
-                is_sent = self.report(session, reporter).is_ok() && reporter.is_on_its_way();
+                is_sent = self.report(link).is_ok() && self.reporter.is_on_its_way();
             }
-            session.producer.poll(WAIT, &mut session.deliveries);
-            if let Err(reason) = self.settle(session, reporter) {
+            if let Err(reason) = self.serve(link, WAIT) {
                 tracing::debug!(reason, "the last status");
                 return;
             }
         }
     }
 
-    /// Moves entries from the spool to the producer until one of them has to be waited for.
-    fn step(&mut self, session: &mut Session<C::Producer>, may_read: bool) -> Result<(), String> {
-        if let Some((token, record)) = session.held.take() {
-            session.offer(token, record)?;
+    /// Renews the gauges and the view, and says when the bus has been silent for long.
+    fn tell(&mut self, link: &mut Link<C::Producer>, is_held: bool, now: Instant) {
+        let track = &self.track;
+        let is_asking = self.reporter.is_on_its_way() || self.silence.is_status_refused;
+        if track.flight.is_empty() && !track.lanes.any_parked() && !is_asking {
+            self.silence.since = None;
+        } else if self.silence.since.is_none() {
+            (self.silence.since, self.silence.told_at) = (Some(now), now);
         }
-        let bounded = session.held.is_some()
-            || session.read_after.is_some_and(|at| Instant::now() < at)
-            || session.window.len() >= self.config.in_flight_records_max
-            || session.window.bytes() >= self.config.in_flight_bytes_max;
-        if bounded || !may_read {
-            session.producer.poll(WAIT, &mut session.deliveries);
-            return Ok(());
-        }
-        // An idle spool is waited for; while entries are in flight the bus has the word.
-        let wait = if session.window.is_empty() { 10 * WAIT } else { Duration::ZERO };
-        match self.reader.next(wait) {
-            Ok(Some(entry)) => {
-                session.read_after = None;
-                session.read_backoff.reset();
-                self.forward(session, entry)?;
-            }
-            Ok(None) => session.producer.poll(WAIT, &mut session.deliveries),
-            Err(error) => session.read_again_later(&error),
-        }
-        Ok(())
-    }
-
-    fn forward(
-        &self,
-        session: &mut Session<C::Producer>,
-        entry: SpooledEntry,
-    ) -> Result<(), String> {
-        let position = entry.position;
-        let record = outbound(&self.gateway, entry);
-        let token = session.window.push(position, record.payload.len());
-        session.offer(token, record)?;
-        if session.window.len() % 256 == 0 {
-            session.producer.poll(Duration::ZERO, &mut session.deliveries);
-        }
-        Ok(())
-    }
-}
-
-/// One producer and what is in flight on it.
-struct Session<P> {
-    producer: P,
-    window: Window<Position>,
-    deliveries: Vec<Delivery>,
-    /// A record that the producer had no room for, with its token.
-    held: Option<(Token, OutboundRecord)>,
-    /// When the bus last acknowledged something, nothing was in flight, or people were told.
-    heard_at: Instant,
-    /// The spool could not be read: when it is tried again.
-    read_backoff: Backoff,
-    read_after: Option<Instant>,
-}
-
-struct Settled {
-    retired: Option<Position>,
-    acknowledged: u64,
-    /// The answer to a status.
-    status: Option<Result<(), String>>,
-}
-
-impl<P: Producer> Session<P> {
-    fn new(producer: P) -> Self {
-        Self {
-            producer,
-            window: Window::default(),
-            deliveries: Vec::new(),
-            held: None,
-            heard_at: Instant::now(),
-            read_backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
-            read_after: None,
-        }
-    }
-
-    /// Says when records are in flight and the bus has been silent for long.
-    fn tell_silence(&mut self) {
-        if self.window.is_empty() {
-            self.heard_at = Instant::now();
-        } else if self.heard_at.elapsed() > SILENCE {
-            self.heard_at = Instant::now();
+        let is_silent = self.silence.since.is_some_and(|_| now - self.silence.told_at > SILENCE);
+        let complaint = if is_silent && !is_held { link.take_complaint() } else { None };
+        if is_silent && !is_held {
+            self.silence.told_at = now;
             tracing::warn!(
-                in_flight = self.window.len(),
-                complaint = self.producer.take_complaint().unwrap_or_default(),
-                "the bus has acknowledged nothing for {} s; events wait in the spool",
-                SILENCE.as_secs()
+                in_flight = track.flight.len(),
+                complaint = complaint.as_deref().unwrap_or_default(),
+                silent_s = self.silence.since.map_or(0, |since| (now - since).as_secs()),
+                "the bus acknowledges nothing; events wait in the spool",
             );
         }
-    }
-
-    fn offer(&mut self, token: Token, record: OutboundRecord) -> Result<(), String> {
-        match self.producer.send(token, record) {
-            Ok(()) => Ok(()),
-            Err(SendError::Full(record)) => {
-                self.held = Some((token, record));
-                Ok(())
-            }
-            Err(SendError::Broken(reason)) => Err(reason),
+        if now < self.view_at && complaint.is_none() {
+            return;
         }
-    }
-
-    /// Leaves the reader where it is: going back would try the same place for ever, while a place
-    /// that stays unreadable is passed over as damaged after a few tries.
-    fn read_again_later(&mut self, error: &SpoolError) {
-        let delay = self.read_backoff.next_delay();
-        tracing::warn!(%error, delay_ms = delay.as_millis(), "read the spool; trying again");
-        self.read_after = Some(Instant::now() + delay);
-    }
-
-    /// Applies the deliveries that came. One refusal ends the session: what follows it must not
-    /// overtake it.
-    fn settle(&mut self) -> Result<Settled, String> {
-        let mut acknowledged = 0;
-        let mut refused = None;
-        let mut status = None;
-        for delivery in self.deliveries.drain(..) {
-            if delivery.token == STATUS_TOKEN {
-                status = Some(delivery.result);
-                continue;
-            }
-            match delivery.result {
-                Ok(()) => {
-                    acknowledged += 1;
-                    self.heard_at = Instant::now();
-                    self.window.acknowledge(delivery.token);
-                }
-                Err(reason) => refused = Some(reason),
-            }
+        self.view_at = now + VIEW_INTERVAL;
+        // The oldest entries may have been moved elsewhere meanwhile.
+        let open = self.track.acks.first_open();
+        if let Some(retired) = self.driver.spool.stat().retired
+            && open.is_some_and(|open| open <= retired)
+        {
+            self.track.retired_through(retired);
         }
-        match refused {
-            Some(reason) => Err(format!("the bus refused a record: {reason}")),
-            None => Ok(Settled { retired: self.window.retire(), acknowledged, status }),
+        let stalled = self.track.lanes.stalled(now);
+        if stalled != std::mem::replace(&mut self.stalled_told, stalled) {
+            tracing::warn!(stalled, "partitions that do not answer; they are passed over");
         }
+        self.driver.renew_view(&self.track, &self.silence, is_held, complaint, now);
+    }
+}
+
+impl<C> Driver<C> {
+    fn renew_view(
+        &self,
+        track: &Track,
+        silence: &Silence,
+        is_held: bool,
+        complaint: Option<String>,
+        now: Instant,
+    ) {
+        let parked = track.acks.open().saturating_sub(track.flight.len() as u64);
+        let (stalled, blocked) = (track.lanes.stalled(now), track.lanes.blocked());
+        let metrics = &self.metrics;
+        metrics.in_flight_records.set(track.flight.len() as i64);
+        metrics.in_flight_bytes.set(track.flight.bytes() as i64);
+        metrics.parked_entries.set(parked as i64);
+        metrics.stalled_partitions.set(stalled as i64);
+        metrics.blocked_topics.set(blocked.len() as i64);
+        self.view.update(|view| {
+            view.silent_since = silence.since.filter(|since| now - *since > STALL);
+            if silence.since.is_none() {
+                view.complaint = None;
+            } else if complaint.is_some() {
+                view.complaint = complaint;
+            }
+            view.acknowledged_total = metrics.acknowledged.get();
+            view.in_flight_records = track.flight.len();
+            view.parked_entries = parked;
+            view.stalled_partitions = stalled;
+            view.blocked_topics = blocked;
+            view.redirected_total = metrics.redirected.get();
+            view.is_held = is_held;
+        });
     }
 }
 

@@ -2,28 +2,47 @@
 //! it only when the bus has acknowledged it.
 //!
 //! Delivery is at least once. Nothing is dropped by a client-side time-out: an entry stays in
-//! flight until it is acknowledged, or its producer is given up and everything from the first
-//! unacknowledged entry is sent again by a new one, under the same (gateway, epoch, seq).
+//! flight until it is acknowledged, or its producer is given up and everything that was not
+//! acknowledged is sent again by a new one, under the same (gateway, epoch, seq). Entries of a
+//! device stay in order whatever happens; a partition that can't take more is passed over, and the
+//! others go on.
 //!
-//! - [`driver`] owns the loop and the thread.
-//! - [`window`] decides, purely, what may be retired.
-//! - [`report`] says how the spool stands, by the same producer.
-//! - [`record`] turns a spool entry into a message, purely.
-//! - [`kafka`] is the only file that knows rdkafka.
+//! - [`driver`] owns the thread and the session with a pair of producers ([`link`]).
+//! - [`track`] brings entries from the spool to the producers; [`settle`] applies the answers.
+//! - [`lanes`] knows each partition: what is in flight, what waits, which ones don't answer.
+//! - [`acks`] knows what is done, and decides what may be retired.
+//! - [`fates`] decides what becomes of records that the bus refuses.
+//! - [`report`] says how the spool stands, by the same producers.
+//! - [`record`] turns a spool entry into a message; [`partition`] finds its partition.
+//! - [`kafka`] is the only file that knows rdkafka; [`security`] secures its connection.
+//!
+//! What decides is pure: `lanes`, `acks`, `fates`, `record`, `partition`.
 
+pub mod acks;
+mod cursor;
 pub mod driver;
+pub mod fates;
+pub mod flight;
 pub mod kafka;
+pub mod lanes;
+mod link;
 pub mod metrics;
+pub mod partition;
 pub mod probe;
 pub mod record;
 pub mod report;
-pub mod window;
+pub mod security;
+mod settle;
+mod track;
+pub mod view;
 
 use std::time::Duration;
 
 use penstock_common::codec::Headers;
 use penstock_common::topic::Topic;
 use serde::{Deserialize, Serialize};
+
+use self::security::{SaslConfig, TlsConfig};
 
 /// How the gateway reaches the bus.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -37,13 +56,18 @@ pub struct KafkaConfig {
     pub compression: String,
     /// How long a batch waits to fill, in milliseconds.
     pub linger_ms: u64,
-    /// The most payload bytes between the spool and the broker's acknowledgement.
+    /// The most payload bytes between the spool and the broker's acknowledgement. Each partition
+    /// has an equal share of it.
     pub in_flight_bytes_max: usize,
     /// The most records between the spool and the broker's acknowledgement.
     pub in_flight_records_max: usize,
     /// How long the drain at shutdown waits for the broker, in milliseconds. What is not
     /// acknowledged by then stays in the spool.
     pub drain_ms_max: u64,
+    /// TLS; none: plain text.
+    pub tls: Option<TlsConfig>,
+    /// A user's name and password, within TLS.
+    pub sasl: Option<SaslConfig>,
 }
 
 impl Default for KafkaConfig {
@@ -56,6 +80,8 @@ impl Default for KafkaConfig {
             in_flight_bytes_max: 32 << 20,
             in_flight_records_max: 100_000,
             drain_ms_max: 5_000,
+            tls: None,
+            sasl: None,
         }
     }
 }
@@ -79,6 +105,7 @@ impl KafkaConfig {
         if self.in_flight_records_max == 0 {
             problems.push("kafka.in_flight_records_max: must be at least 1".into());
         }
+        security::validate(self.tls.as_ref(), self.sasl.as_ref(), problems);
     }
 }
 
@@ -98,7 +125,7 @@ pub struct OutboundRecord {
 /// Identifies a record between [`Producer::send`] and its [`Delivery`].
 pub type Token = usize;
 
-/// The token of a status. Those of the window never have the highest bit.
+/// The token of a status. Those of records are small.
 pub const STATUS_TOKEN: Token = usize::MAX;
 
 /// The bus's word on one record.
@@ -107,7 +134,31 @@ pub struct Delivery {
     /// The token it was sent with.
     pub token: Token,
     /// Whether the bus has it durably; if not, why.
-    pub result: Result<(), String>,
+    pub result: Result<(), Refusal>,
+}
+
+/// Why the bus does not have a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it speaks of.
+    pub class: Class,
+    /// In words.
+    pub reason: String,
+}
+
+/// What a refusal speaks of. It is given to each record of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The batch, or the record, is too large.
+    TooLarge,
+    /// A record of the batch is none that the bus takes.
+    Unfit,
+    /// The topic can't be written to: it is not there, or not allowed.
+    Topic,
+    /// Nothing: the producer gave it up, in time-out or at its end.
+    GivenUp,
+    /// Something else.
+    Unclear,
 }
 
 /// Why a record was not taken.
@@ -119,23 +170,50 @@ pub enum SendError {
     Broken(String),
 }
 
-/// A connection to the bus that keeps the order of records with the same key and acknowledges
-/// each one. It is used by one thread; dropping it gives up what is in flight.
+/// What a producer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Records in order, many at once. After a refusal nothing that follows in the partition is
+    /// sent, and the producer is of no more use.
+    Stream {
+        /// The most bytes of a batch; a larger record is a batch of its own.
+        batch_bytes_max: usize,
+    },
+    /// Each record on its own. A refusal concerns it alone.
+    Single,
+}
+
+/// A connection to the bus that acknowledges each record. It is used by one thread; dropping it
+/// gives up what is in flight.
 pub trait Producer {
-    /// Hands a record over; returns at once.
+    /// Hands a record over; returns at once. Its key decides the partition, or else `partition`.
     ///
     /// # Errors
     /// See [`SendError`].
-    fn send(&mut self, token: Token, record: OutboundRecord) -> Result<(), SendError>;
+    fn send(
+        &mut self,
+        token: Token,
+        record: OutboundRecord,
+        partition: Option<u32>,
+    ) -> Result<(), SendError>;
 
     /// Serves the connection for up to `wait` and moves the deliveries that came into `into`.
     fn poll(&mut self, wait: Duration, into: &mut Vec<Delivery>);
+
+    /// How many partitions a topic has. Blocks for up to `wait`.
+    ///
+    /// # Errors
+    /// When the bus does not answer, or there is no such topic.
+    fn partitions(&mut self, topic: Topic, wait: Duration) -> Result<u32, Refusal>;
+
+    /// Why it is of no more use, if it is.
+    fn broken(&mut self) -> Option<String>;
 
     /// What the connection last complained of, for people; it is forgotten by asking.
     fn take_complaint(&mut self) -> Option<String>;
 }
 
-/// Builds producers; the forwarder asks for a new one after a fatal error.
+/// Builds producers; the forwarder asks for new ones after a failure.
 pub trait Connect: Send + 'static {
     /// What it builds.
     type Producer: Producer;
@@ -144,7 +222,7 @@ pub trait Connect: Send + 'static {
     ///
     /// # Errors
     /// When the settings are refused. A bus that is away is no error: records wait.
-    fn connect(&self) -> anyhow::Result<Self::Producer>;
+    fn connect(&self, role: Role) -> anyhow::Result<Self::Producer>;
 }
 
 #[cfg(test)]

@@ -12,9 +12,13 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::KafkaConfig;
+use super::security::{self, Credentials};
 
 /// The topics that a gateway writes to.
 const TOPICS: [Topic; 3] = [Topic::RawEvents, Topic::DeadLetter, Topic::GatewayStatus];
+
+/// How long one more complaint is waited for.
+const LISTEN: Duration = Duration::from_millis(50);
 
 /// What the broker said.
 #[derive(Clone, Debug)]
@@ -46,26 +50,38 @@ pub enum TopicState {
     Other(String),
 }
 
-/// Why the broker gave no answer, with what the library complained of meanwhile.
+/// Why nothing is known of the broker.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct ProbeError {
-    /// The error.
-    pub error: String,
-    /// Complaints, oldest first.
-    pub complaints: Vec<String>,
+pub enum ProbeError {
+    /// The files or settings of the connection can't be used; nothing was tried.
+    #[error("{0}")]
+    Unusable(String),
+    /// No broker answered.
+    #[error("{error}")]
+    Silent {
+        /// The error.
+        error: String,
+        /// What the library complained of meanwhile, oldest first.
+        complaints: Vec<String>,
+    },
 }
 
 /// Asks for the brokers and the gateway's topics.
 ///
 /// # Errors
-/// When no broker answers in time.
+/// When the settings can't be used, or no broker answers in time.
 pub fn probe(config: &KafkaConfig, timeout: Duration) -> Result<Probe, ProbeError> {
-    let client = connect(config)
-        .map_err(|error| ProbeError { error: format!("{error:#}"), complaints: Vec::new() })?;
-    let fail = |error: KafkaError| ProbeError {
-        error: error.to_string(),
-        complaints: client.context().take(),
+    let client = connect(config).map_err(|error| ProbeError::Unusable(format!("{error:#}")))?;
+    let fail = |error: KafkaError| {
+        // What went wrong is told only when it is asked for.
+        for _ in 0..Complaints::MAX {
+            match client.poll(LISTEN) {
+                None => break,
+                Some(Ok(_)) => {}
+                Some(Err(complaint)) => client.context().note(complaint.to_string()),
+            }
+        }
+        ProbeError::Silent { error: error.to_string(), complaints: client.context().take() }
     };
     let mut probe = Probe { brokers: Vec::new(), topics: Vec::new() };
     for topic in TOPICS {
@@ -104,13 +120,16 @@ fn failed(error: RDKafkaRespErr) -> TopicState {
 
 /// A consumer that consumes nothing: unlike a producer, asking for a topic does not create it.
 fn connect(config: &KafkaConfig) -> anyhow::Result<BaseConsumer<Complaints>> {
-    ClientConfig::new()
+    let (tls, sasl) = (config.tls.as_ref(), config.sasl.as_ref());
+    let credentials = Credentials::read(tls, sasl)?;
+    let mut settings = ClientConfig::new();
+    settings
         .set("bootstrap.servers", &config.bootstrap)
         .set("client.id", "penstock-gateway-check")
         .set("allow.auto.create.topics", "false")
-        .set_log_level(RDKafkaLogLevel::Info)
-        .create_with_context(Complaints::default())
-        .context("set up the Kafka client")
+        .set_log_level(RDKafkaLogLevel::Info);
+    security::secure(&mut settings, tls, sasl, &credentials);
+    settings.create_with_context(Complaints::default()).context("set up the Kafka client")
 }
 
 #[derive(Default)]

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use penstock_common::event::UnixMicros;
+use penstock_common::clock::Reading;
 use penstock_common::log::{DamagedRange, EpochStat};
 use penstock_common::status::{
     DAMAGED_MAX, DamagedNumbers, EPOCHS_MAX, EpochStatus, GatewayStatus, SpoolStatus,
@@ -99,7 +99,7 @@ impl Reporter {
 }
 
 /// The status of a spool, and what of it is listed.
-pub fn status(gateway: &str, stat: &SpoolStat, now: UnixMicros) -> (GatewayStatus, Listed) {
+pub fn status(gateway: &str, stat: &SpoolStat, now: Reading) -> (GatewayStatus, Listed) {
     let mut epochs = stat.epochs.clone();
     // The newest always has its place; of the others the oldest come first, as they are the ones
     // that the spool waits for to be told.
@@ -120,7 +120,8 @@ pub fn status(gateway: &str, stat: &SpoolStat, now: UnixMicros) -> (GatewayStatu
             pending: stat.pending_entries,
             oldest_received_at: stat.oldest_received_at,
         },
-        ..GatewayStatus::new(gateway.to_owned(), now, stat.epoch)
+        clock_unset: !now.is_set,
+        ..GatewayStatus::new(gateway.to_owned(), now.at, stat.epoch)
     };
     (status, Listed { epochs, damaged })
 }

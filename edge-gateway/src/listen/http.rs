@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName};
 use hyper::{Method, Request, Response};
 
 use super::access::Caller;
@@ -54,6 +54,8 @@ impl<D: Durable> Shared<D> {
         let problem = match (request.uri().path(), request.method()) {
             (EVENTS_PATH, &Method::POST) => match self.let_in(request, connection) {
                 Ok((caller, standing)) => return self.events(request, &caller, standing).await,
+                // It was not asked for its body, so none comes.
+                Err(problem) if request.headers().contains_key(EXPECT) => return Err(problem),
                 Err(problem) => problem,
             },
             (EVENTS_PATH, method) => {
@@ -66,7 +68,8 @@ impl<D: Durable> Shared<D> {
         Err(problem)
     }
 
-    /// What the headers alone decide: whose the request is, and whether its fleet may send now.
+    /// What the headers alone decide: whose the request is, whether the gateway can take one now,
+    /// and whether the fleet may send.
     fn let_in(
         &self,
         request: &Request<Incoming>,
@@ -74,6 +77,9 @@ impl<D: Durable> Shared<D> {
     ) -> Result<(Caller, Option<Standing>), Problem> {
         let caller = self.ingest.access.identify(request.headers(), self.ingest.clock.now())?;
         connection.trust();
+        if let Some(gate) = &self.ingest.gate {
+            gate.ask()?;
+        }
         let standing = self.ingest.buckets.begin(&caller.fleet, Instant::now());
         Ok((caller, standing.map_err(Problem::limited)?))
     }
@@ -92,11 +98,13 @@ impl<D: Durable> Shared<D> {
             body.grow(&self.budget, admit::BODY_BYTES_MAX)?;
         }
         let schemas = caller.snapshot.schemas.clone();
+        let received = self.ingest.clock.reading();
         let mut admission =
             Admitter::new(schemas, caller.fleet.name.clone()).admit(admit::Request {
                 content_type: header(request, &CONTENT_TYPE),
                 content_encoding,
-                received_at: self.ingest.clock.now(),
+                received_at: received.at,
+                is_clock_set: received.is_set,
                 traceparent: header(request, &TRACEPARENT).and_then(traceparent),
                 body: body.bytes.clone(),
             })?;

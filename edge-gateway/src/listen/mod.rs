@@ -42,6 +42,7 @@ pub use self::server::serve;
 use self::tls::TlsConfig;
 use crate::admit::BODY_BYTES_MAX;
 use crate::admit::budget::Budget;
+use crate::pressure::gate::Gate;
 use crate::spool::entry::Entry;
 use crate::spool::{SpoolError, SpoolHandle};
 
@@ -154,6 +155,7 @@ pub struct Ingest<D = SpoolHandle> {
     clock: Arc<dyn Clock>,
     metrics: ListenMetrics,
     budget: Option<Budget>,
+    gate: Option<Gate>,
 }
 
 impl<D: Durable> Ingest<D> {
@@ -167,14 +169,27 @@ impl<D: Durable> Ingest<D> {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        let metrics = ListenMetrics::new(registry)?;
-        Ok(Self { access, buckets: Buckets::default(), spool, clock, metrics, budget: None })
+        Ok(Self {
+            access,
+            buckets: Buckets::default(),
+            spool,
+            clock,
+            metrics: ListenMetrics::new(registry)?,
+            budget: None,
+            gate: None,
+        })
     }
 
     /// Keeps rejections within this budget; without one, all are kept.
     #[must_use]
     pub fn budgeted(self, budget: Budget) -> Self {
         Self { budget: Some(budget), ..self }
+    }
+
+    /// Asks this gate before a request's body is read.
+    #[must_use]
+    pub fn gated(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// Counts a request that may not come, or not now, and tells about it.

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::limit::Standing;
 use crate::admit::Refusal;
+use crate::pressure::gate::Refused;
+use crate::pressure::machine::Why;
 use crate::spool::SpoolError;
 
 /// The longest that a device is told to wait for its fleet's limit.
@@ -182,18 +184,27 @@ pub(super) struct Problem {
     detail: String,
     events: Option<Value>,
     standing: Option<Standing>,
+    /// When the device should come back, where that was worked out.
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), events: None, standing: None }
+        Self { kind, detail: detail.into(), events: None, standing: None, retry_after_s: None }
     }
 
     /// The fleet's limit is reached.
     pub(super) fn limited(standing: Standing) -> Self {
         let Standing { what, limit, reset_s, .. } = standing;
         let detail = format!("{limit} {what} of its fleet at once are taken; again in {reset_s} s");
-        Self { standing: Some(standing), ..Self::new(Kind::FleetLimit, detail) }
+        // Many devices share a limit: they must not all come back at once.
+        let reset_s = u64::from(reset_s);
+        let after_s = rand::random_range(reset_s..=reset_s.saturating_mul(2));
+        Self {
+            standing: Some(standing),
+            retry_after_s: Some(after_s.min(RETRY_AFTER_S_MAX)),
+            ..Self::new(Kind::FleetLimit, detail)
+        }
     }
 
     /// With a status for each event.
@@ -221,11 +232,7 @@ impl Problem {
             headers.insert(name, HeaderValue::from_static(value));
         }
         if self.kind.is_temporary() {
-            // Many devices share a limit: they must not all come back at once.
-            let after_s = self.standing.map_or(retry_after_s, |standing| {
-                let reset_s = u64::from(standing.reset_s);
-                rand::random_range(reset_s..=reset_s.saturating_mul(2)).min(RETRY_AFTER_S_MAX)
-            });
+            let after_s = self.retry_after_s.unwrap_or(retry_after_s);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
         }
         if let Some(standing) = self.standing {
@@ -248,6 +255,17 @@ impl From<Refusal> for Problem {
             Refusal::Empty => Kind::EmptyBody,
         };
         Self::new(kind, refusal.to_string())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let kind = match refused.why {
+            Why::SpoolFull => Kind::SpoolFull,
+            Why::DiskFull | Why::DiskFailing => Kind::SpoolFailing,
+        };
+        let detail = "nothing of this request was read; send the same again after Retry-After";
+        Self { retry_after_s: Some(refused.retry_after_s), ..Self::new(kind, detail) }
     }
 }
 

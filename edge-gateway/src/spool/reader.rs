@@ -68,6 +68,26 @@ impl SpoolReader {
         self.next = None;
     }
 
+    /// Another reader of the same spool, at the first entry that is not retired.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(self.shared.clone())
+    }
+
+    /// Goes on with the first entry that is at `position` or after it.
+    pub fn seek(&mut self, position: Position) {
+        // The log passes over what is at or before a place, and looks at its segment only.
+        let after = match position.seq.checked_sub(1) {
+            Some(seq) => Position { seq, ..position },
+            None => {
+                Position { segment: position.segment.saturating_sub(1), seq: u64::MAX, ..position }
+            }
+        };
+        self.reader.seek(Some(after));
+        self.rest = Bytes::new();
+        self.next = None;
+    }
+
     fn begin(&mut self, batch: Batch) {
         self.rest = Bytes::from(batch.body);
         self.next = Some(batch.first);

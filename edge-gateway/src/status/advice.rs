@@ -76,6 +76,7 @@ pub(super) struct Facts<'a> {
     pub(super) link: &'a Link,
     pub(super) bootstrap: &'a str,
     pub(super) now: UnixMicros,
+    pub(super) is_clock_set: bool,
 }
 
 /// Everything that is not as it should be.
@@ -87,10 +88,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Advice> {
     }
     judge_disk(facts, &mut says);
     judge_link(facts, &mut says);
-    if !is_plausible(facts.now) {
+    if !facts.is_clock_set {
         says.push(Advice::new(
             Level::Warn,
-            format!("The clock is not set: it says {}.", facts.now.to_rfc3339()),
+            "The clock is not set, or was set back: events are flagged for it, and keep their order.",
             "Set the clock, or let the machine reach its time server (NTP).",
         ));
     }
@@ -160,8 +161,11 @@ fn judge_link(facts: &Facts<'_>, says: &mut Vec<Advice>) {
 
 /// What to do about complaints that begin with this.
 const TODO: [(&str, &str); 6] = [
-    ("the bus has acknowledged nothing", "Check the network and the broker; events wait safely."),
-    ("forwarding starts again", "Nothing, if it stays rare. Otherwise run `edge-gateway check`."),
+    ("the bus acknowledges nothing", "Check the network and the broker; events wait safely."),
+    (
+        "the connection to the bus is given up",
+        "Nothing, if it stays rare. Otherwise run `edge-gateway check`.",
+    ),
     ("events are refused until the spool", "Check the disk: is it full, or failing?"),
     ("librdkafka", "Check the network and the broker; `edge-gateway check` says more."),
     ("accept on the devices' port", "Too many connections at once, or too few file descriptors."),

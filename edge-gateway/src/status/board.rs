@@ -87,7 +87,9 @@ impl Board {
     /// Everything at present.
     pub fn json(&self) -> Value {
         let Inner { parts, started, started_at, .. } = &*self.0;
-        let now = parts.clock.now();
+        let reading = parts.clock.reading();
+        let now = reading.at;
+        let is_clock_set = reading.is_set && advice::is_plausible(now);
         let spool = parts.spool.stat();
         let disk = advice::disk(&parts.spool_dir);
         let complaints = telemetry::recent().complaints();
@@ -99,6 +101,7 @@ impl Board {
             link: &link,
             bootstrap: &parts.bootstrap,
             now,
+            is_clock_set,
         };
         let mut says = advice::judge(&facts);
         let added = self.lock();
@@ -130,7 +133,7 @@ impl Board {
                 "free_bytes": disk.map(|disk| disk.free_bytes),
                 "total_bytes": disk.map(|disk| disk.total_bytes),
             },
-            "clock": { "now_at": now.to_rfc3339(), "is_set": advice::is_plausible(now) },
+            "clock": { "now_at": now.to_rfc3339(), "is_set": is_clock_set },
             "schemas": { "versions": (parts.schemas)() },
             "complaints": complaints.iter().map(advice::complaint_json).collect::<Vec<_>>(),
         });

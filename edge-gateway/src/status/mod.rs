@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod link;
 pub mod manager;
 mod page;
+pub mod pressure;
 pub mod ready;
 pub mod snapshot;
 pub mod spool;

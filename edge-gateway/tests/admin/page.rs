@@ -20,6 +20,10 @@ async fn the_numbers_are_those_of_the_gateway() {
     let snapshot = &status["more"]["snapshot"];
     assert_eq!((&snapshot["origin"], &snapshot["keys"]), (&"built in".into(), &0.into()));
     assert_eq!(status["more"]["certificate"], serde_json::Value::Null, "no TLS here");
+    assert_eq!(status["more"]["pressure"]["state"], "open");
+    assert_eq!(status["more"]["forwarding"]["is_held"], false);
+    // Kafka is away, which is no fault of its topics.
+    assert_eq!(status["more"]["forwarding"]["closed_topics"], "");
     gateway.stop().await;
 }
 

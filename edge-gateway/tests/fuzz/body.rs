@@ -87,6 +87,7 @@ impl Target for Bodies {
             content_type: Some(content_type),
             content_encoding: encoding,
             received_at: UnixMicros(1_768_465_860_000_000),
+            is_clock_set: true,
             traceparent: None,
             body: Bytes::from(body),
         });

@@ -98,6 +98,14 @@ impl Tally {
         quantiles(&self.latency_micros.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The latencies since the last call; the next one begins anew.
+    pub fn take_latencies(&self) -> Latency {
+        let mut histogram = self.latency_micros.lock().unwrap_or_else(PoisonError::into_inner);
+        let latency = quantiles(&histogram);
+        histogram.reset();
+        latency
+    }
+
     /// Fails when an answer came that the contract doesn't know.
     ///
     /// # Errors

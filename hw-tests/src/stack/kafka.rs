@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use penstock_common::topic::Topic;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
+
+use super::repo_dir;
 
 /// Removes a run's topics.
 ///
@@ -44,6 +46,50 @@ pub async fn delete_records(
     deleted.elements().iter().try_for_each(|element| {
         element.error().with_context(|| format!("delete records of {topic}/{partition}"))
     })
+}
+
+/// Creates a topic whose partitions are on these brokers, the first of each its leader.
+///
+/// # Errors
+/// When the broker refuses.
+pub async fn create_topic_on(
+    kafka: &str,
+    topic: &str,
+    brokers_of_partitions: &[&[i32]],
+) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().context("reach Kafka")?;
+    let partitions = i32::try_from(brokers_of_partitions.len())?;
+    let replication = TopicReplication::Variable(brokers_of_partitions);
+    let topics = [NewTopic::new(topic, partitions, replication)];
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    let created = admin.create_topics(&topics, &options).await.context("create a topic")?;
+    for result in created {
+        result.map_err(|(name, code)| anyhow::anyhow!("create {name}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Takes the right to write to a topic from a user, or gives it back.
+///
+/// # Errors
+/// When Kafka's own tool fails.
+pub async fn forbid(
+    kafka: &str,
+    topic: &str,
+    user: &str,
+    is_forbidden: bool,
+) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(repo_dir()?.join("deploy/local/kafka/tool"))
+        .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", kafka, "--force"])
+        .args([if is_forbidden { "--add" } else { "--remove" }, "--topic", topic])
+        .args(["--deny-principal", &format!("User:{user}"), "--operation", "Write"])
+        .output()
+        .await
+        .context("run Kafka's tool for access rules")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "Kafka's tool for access rules: {said}");
+    Ok(())
 }
 
 /// The bytes of a topic's segments on the private broker's disk.

@@ -210,6 +210,23 @@ impl Stack {
         Ok(said)
     }
 
+    /// What `edge-gateway check` says of this gateway's configuration, good or bad.
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub async fn gateway_check(&self) -> anyhow::Result<String> {
+        let output = tokio::process::Command::new(place::binary("edge-gateway")?)
+            .args(["check", "--config"])
+            .arg(self.dir.join("gateway.toml"))
+            .args(self.config.gateway_set.iter().flat_map(|set| ["--set", set.as_str()]))
+            .output()
+            .await
+            .context("run edge-gateway check")?;
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok(text)
+    }
+
     /// Where the oracle looks.
     pub fn places(&self) -> Places {
         Places {

@@ -54,6 +54,8 @@ pub struct Service {
     scripts: PathBuf,
     local: PathBuf,
     address: String,
+    /// Where the first broker of its cluster has its state; none: it is the first.
+    joins: Option<PathBuf>,
 }
 
 impl Service {
@@ -62,6 +64,19 @@ impl Service {
     /// # Errors
     /// When it can't be started.
     pub async fn start(kind: Kind) -> anyhow::Result<Arc<Self>> {
+        Self::start_as(kind, None).await
+    }
+
+    /// Starts a second broker in the cluster of this one.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub async fn start_second_broker(&self) -> anyhow::Result<Arc<Self>> {
+        ensure!(self.kind == Kind::Kafka, "only Kafka has a second one");
+        Self::start_as(Kind::Kafka, Some(self.local.clone())).await
+    }
+
+    async fn start_as(kind: Kind, joins: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
         let repo = repo_dir()?;
         let unique = format!("{}-{:08x}", kind.folder(), rand::random::<u32>());
         let mut service = Self {
@@ -69,18 +84,24 @@ impl Service {
             scripts: repo.join("deploy/local").join(kind.folder()),
             local: repo.join(".local/own").join(unique),
             address: String::new(),
+            joins,
         };
         let started = tokio::task::spawn_blocking(move || {
             service.run("start", &[])?;
-            let env = std::fs::read_to_string(service.local.join("env"));
-            let env = env.context("read the env file")?;
-            let address = env.lines().find_map(|line| {
-                line.strip_prefix(kind.variable())?.strip_prefix('=').map(str::to_owned)
-            });
-            service.address = address.with_context(|| format!("no {} there", kind.variable()))?;
+            service.address = service.variable(kind.variable())?;
             anyhow::Ok(service)
         });
         Ok(Arc::new(started.await??))
+    }
+
+    /// A variable that `deploy/local` gives to tests.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn variable(&self, name: &str) -> anyhow::Result<String> {
+        let env = std::fs::read_to_string(self.local.join("env")).context("read the env file")?;
+        let value = env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        Ok(value.with_context(|| format!("no {name} there"))?.to_owned())
     }
 
     /// As `deploy/local` gives it to tests: host:port, DSN or URL.
@@ -134,11 +155,13 @@ impl Service {
     }
 
     fn run(&self, script: &str, args: &[&str]) -> anyhow::Result<()> {
-        let status = Command::new(self.scripts.join(script))
-            .args(args)
-            .env("PENSTOCK_LOCAL", &self.local)
-            .status()
-            .with_context(|| format!("run {}/{script}", self.kind.folder()))?;
+        let mut command = Command::new(self.scripts.join(script));
+        command.args(args).env("PENSTOCK_LOCAL", &self.local);
+        if let Some(first) = &self.joins {
+            command.env("PENSTOCK_KAFKA_JOIN", first);
+        }
+        let status =
+            command.status().with_context(|| format!("run {}/{script}", self.kind.folder()))?;
         ensure!(status.success(), "{}/{script}: {status}", self.kind.folder());
         Ok(())
     }
