@@ -101,12 +101,15 @@ impl Flags {
     pub const CLOCK_UNSET: Self = Self(1 << 2);
     /// The event has fields or metrics that its schema does not know.
     pub const UNKNOWN_FIELDS: Self = Self(1 << 3);
+    /// It came from the facility's MQTT broker (spec I12), not by HTTP.
+    pub const MQTT: Self = Self(1 << 4);
 
-    const NAMES: [(Self, &'static str); 4] = [
+    const NAMES: [(Self, &'static str); 5] = [
         (Self::LATE, "late"),
         (Self::CLOCK_AHEAD, "clock_ahead"),
         (Self::CLOCK_UNSET, "clock_unset"),
         (Self::UNKNOWN_FIELDS, "unknown_fields"),
+        (Self::MQTT, "mqtt"),
     ];
 
     /// The bit set as it is stored in the spool and in Parquet.

@@ -3,10 +3,11 @@
 #
 # State of one checkout, all of it under $local_dir:
 #   ports          NAME=PORT lines; chosen once, so that a restart keeps its address
-#   env            what tests read: PENSTOCK_KAFKA (and _GUEST), PENSTOCK_PG, PENSTOCK_S3_ENDPOINT
+#   env            what tests read: PENSTOCK_KAFKA (and _GUEST), PENSTOCK_PG, PENSTOCK_S3_ENDPOINT,
+#                  PENSTOCK_MQTT
 #   run/X.pid      "PID STARTED", the latter from /proc, so that a reused pid is not taken for ours
 #   log/X.log      what the service prints
-#   kafka/ postgres/   data
+#   kafka/ postgres/ mosquitto/   data
 # What is downloaded is shared by all checkouts and lives under $cache_dir.
 #
 # File descriptors: 6 cache lock, 7 state lock, 8 service lock, 9 ./dev's lock. Services inherit none.
@@ -18,7 +19,7 @@ local_dir=${PENSTOCK_LOCAL:-$repo_dir/.local}
 : "${HOME:=/nonexistent}"
 cache_dir=${PENSTOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/penstock}
 # shellcheck disable=SC2034 # up and down use it
-all_services=(kafka postgres s3)
+all_services=(kafka postgres s3 mosquitto)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -141,6 +142,7 @@ write_env() {
     fi
     ! running postgres || echo "PENSTOCK_PG=postgres://penstock@127.0.0.1:$(known_port POSTGRES)/postgres"
     ! running s3 || echo "PENSTOCK_S3_ENDPOINT=http://127.0.0.1:$(known_port S3)"
+    ! running mosquitto || echo "PENSTOCK_MQTT=mqtt://127.0.0.1:$(known_port MOSQUITTO)"
   } >"$local_dir/env.new"
   mv "$local_dir/env.new" "$local_dir/env"
   unlock_state

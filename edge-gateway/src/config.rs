@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::admit::budget::BudgetConfig;
 use crate::forward::KafkaConfig;
 use crate::forward::report::StatusConfig;
+use crate::listen::mqtt::MqttConfig;
 use crate::listen::{Auth, ListenConfig};
 use crate::pressure::PressureConfig;
 use crate::snapshot::SnapshotConfig;
@@ -26,6 +27,8 @@ pub struct GatewayConfig {
     pub gateway: Identity,
     /// The devices' side.
     pub http: ListenConfig,
+    /// The facility's MQTT broker; none: no MQTT.
+    pub mqtt: Option<MqttConfig>,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// Schemas, keys, limits.
@@ -86,6 +89,9 @@ impl GatewayConfig {
         let mut problems = Vec::new();
         self.gateway.validate(&mut problems);
         self.http.validate(&mut problems);
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.validate(&mut problems);
+        }
         self.snapshot.validate(&mut problems);
         self.spool.validate(&mut problems);
         self.dead_letters.validate(&mut problems);

@@ -1,7 +1,8 @@
 //! Builds the gateway, binds every port before real work, wires the stages, and drains.
 //!
-//! Order of the drain: stop taking requests and answer the open ones; let the forwarder hand
-//! over what it can within its limit; close the spool. What the bus did not take stays on disk.
+//! Order of the drain: stop taking requests and messages, and answer the open ones; let the
+//! forwarder hand over what it can within its limit; close the spool. What the bus did not take
+//! stays on disk.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,6 +27,7 @@ use crate::forward::driver::Driver;
 use crate::forward::kafka::KafkaConnect;
 use crate::forward::metrics::ForwardMetrics;
 use crate::forward::view::SharedView;
+use crate::listen::mqtt::MqttListener;
 use crate::listen::tls::{self, Tls, TlsMetrics};
 use crate::listen::{self, Access, Auth, Ingest};
 use crate::pressure::gate::Gate;
@@ -67,6 +69,7 @@ pub struct Running {
     stop: CancellationToken,
     listener: tokio::task::JoinHandle<()>,
     watchers: JoinSet<()>,
+    mqtt: Option<tokio::task::JoinHandle<()>>,
     forwarder: JoinHandle<()>,
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
@@ -102,6 +105,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let ingest = Ingest::new(access, spool.clone(), clock.clone(), &registry)?
         .budgeted(budget.clone())
         .gated(gate);
+    let mqtt = mqtt(&config, &ingest, &registry)?;
 
     let forwarded = ForwardMetrics::new(&registry)?;
     let link = LinkWatch::new(Duration::from_millis(config.status.interval_ms), {
@@ -116,6 +120,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     if let Some(tls) = &tls {
         status::certificate::tell(&board, tls, &shown_clock);
     }
+    let mqtt = mqtt.map(|mqtt| listen_to_broker(mqtt, &readiness, &board, stop.clone()));
     let gateway: Arc<str> = config.gateway.name.as_str().into();
     let forwarder = Driver {
         connect: KafkaConnect::new(config.kafka.clone(), &gateway),
@@ -153,7 +158,17 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         announce(path, &addresses)?;
     }
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "taking events");
-    Ok(Running { addresses, stop, listener, watchers, forwarder, stop_forwarder, spool, clock })
+    Ok(Running {
+        addresses,
+        stop,
+        listener,
+        watchers,
+        mqtt,
+        forwarder,
+        stop_forwarder,
+        spool,
+        clock,
+    })
 }
 
 /// Starts the stage that says what is taken, held and refused.
@@ -201,6 +216,30 @@ fn board(
     })
 }
 
+/// What takes events from the facility's MQTT broker, where there is one.
+fn mqtt(
+    config: &GatewayConfig,
+    ingest: &Ingest,
+    registry: &Registry,
+) -> anyhow::Result<Option<MqttListener<SpoolHandle>>> {
+    let Identity { name, fleet, .. } = &config.gateway;
+    let listener = |mqtt| MqttListener::new(mqtt, name, fleet, ingest, registry);
+    config.mqtt.clone().map(listener).transpose()
+}
+
+/// Starts it, and has it told of.
+fn listen_to_broker(
+    mqtt: MqttListener<SpoolHandle>,
+    readiness: &Readiness,
+    board: &Board,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let state = mqtt.state();
+    status::mqtt::show(board, state.clone());
+    readiness.note(move || state.line());
+    tokio::spawn(mqtt.run(stop))
+}
+
 /// What pressure looks at.
 struct Watching {
     spool: SpoolHandle,
@@ -239,12 +278,18 @@ impl Running {
                     if self.forwarder.is_finished() {
                         break Some(anyhow!("the forwarder's thread has ended"));
                     }
+                    if self.mqtt.as_ref().is_some_and(|mqtt| mqtt.is_finished()) {
+                        break Some(anyhow!("the MQTT listener has ended"));
+                    }
                 }
             }
         };
         manager.draining();
         self.stop.cancel();
         self.listener.await.context("the listener panicked")?;
+        if let Some(mqtt) = self.mqtt {
+            mqtt.await.context("the MQTT listener panicked")?;
+        }
         self.stop_forwarder.cancel();
         let (forwarder, spool) = (self.forwarder, self.spool);
         let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;

@@ -12,7 +12,7 @@
 //! | `received_at` | timestamp µs, UTC | when the gateway had the whole request |
 //! | `append_time` | timestamp µs, UTC | when the bus appended it (milliseconds there) |
 //! | `effective_time` | timestamp µs, UTC | `received_at` if flagged clock_ahead, else `event_time` |
-//! | `flags` | int32 | bits: 0 late, 1 clock_ahead, 2 clock_unset, 3 unknown_fields |
+//! | `flags` | int32 | bits: 0 late, 1 clock_ahead, 2 clock_unset, 3 unknown_fields, 4 mqtt |
 //! | `gateway` | string | the gateway that spooled it |
 //! | `epoch` | int64 | the opening of its spool, positive |
 //! | `seq` | int64 | its number in that epoch |

@@ -8,11 +8,19 @@ use serde::Serialize;
 pub enum Reason {
     /// The content encoding (gzip, zstd) could not be undone.
     UndecodableBody,
+    /// A message with a content type or encoding that is not taken. (Over HTTP such a request is
+    /// refused, and the device keeps it; a broker's publisher has forgotten it.)
+    UnsupportedType,
+    /// A message with more events than are taken at once.
+    TooManyEvents,
+    /// A message on a topic that is not this event's: of another device, or of no fleet.
+    WrongTopic,
     /// Not JSON (RFC 8259) in UTF-8: a whole body, or one line of NDJSON.
     MalformedJson,
     /// JSON, but not an object.
     NotAnObject,
-    /// One event longer than [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX).
+    /// One event longer than [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX), or a message longer than
+    /// a body may be.
     TooLarge,
     /// Containers nested deeper than the limit of 64.
     TooDeep,
@@ -30,8 +38,11 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of the checks.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
+        Self::UnsupportedType,
         Self::UndecodableBody,
+        Self::TooManyEvents,
+        Self::WrongTopic,
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooLarge,
@@ -46,7 +57,10 @@ impl Reason {
     /// The code.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::UnsupportedType => "unsupported_type",
             Self::UndecodableBody => "undecodable_body",
+            Self::TooManyEvents => "too_many_events",
+            Self::WrongTopic => "wrong_topic",
             Self::MalformedJson => "malformed_json",
             Self::NotAnObject => "not_an_object",
             Self::TooLarge => "too_large",
@@ -71,8 +85,8 @@ impl Serialize for Reason {
 pub struct FieldError {
     /// JSON pointer (RFC 6901) into the event; empty for the event itself.
     pub pointer: String,
-    /// The rule broken: a JSON Schema keyword, or `json`, `utf8`, `encoding`, `size`, `depth`,
-    /// `unique`, `finite`, `unicode`, `firmware`.
+    /// The rule broken: a JSON Schema keyword, or `json`, `utf8`, `encoding`, `type`, `count`,
+    /// `topic`, `size`, `depth`, `unique`, `finite`, `unicode`, `firmware`.
     pub rule: String,
     /// What would have been right, in words.
     pub expected: String,

@@ -16,6 +16,7 @@
 //! - A **rejection** concerns an event, or a body that arrived whole and can't be read: its bytes
 //!   become a dead letter, made durable before the answer; those beyond the [`budget`] are only
 //!   answered and counted.
+//! - By MQTT there are no refusals: what would be one becomes a dead letter as a whole.
 //!
 //! In an array, text that is not JSON leaves no way to tell the events apart: the whole body is
 //! one rejection that names where it broke. In NDJSON it concerns its line only. An event id
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use penstock_common::admit::{ERRORS_MAX, EVENT_BYTES_MAX, FieldError, Reason, Rejection};
+use penstock_common::admit::{cut, is_key};
 use penstock_common::event::UnixMicros;
 use penstock_common::schema::SchemaSet;
 use uuid::Uuid;
@@ -39,6 +41,9 @@ use crate::spool::entry::{DeadLetterEntry, Entry};
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Events of a body.
 pub const EVENTS_MAX: usize = 100;
+
+/// Longest topic repeated in a dead letter, in bytes.
+const TOPIC_BYTES_SHOWN_MAX: usize = 256;
 
 /// The stage's name in dead letters.
 const STAGE: &str = "gateway.admit";
@@ -79,8 +84,19 @@ pub struct Request<'a> {
     pub is_clock_set: bool,
     /// W3C trace context, already validated.
     pub traceparent: Option<String>,
+    /// Where it was published, if it came by MQTT.
+    pub topic: Option<Topic<'a>>,
     /// The body as sent.
     pub body: Bytes,
+}
+
+/// The MQTT topic of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Topic<'a> {
+    /// The whole of it.
+    pub name: &'a str,
+    /// The device in it: no other's events may be published there.
+    pub device: Option<&'a str>,
 }
 
 /// What became of a request's events.
@@ -166,6 +182,41 @@ impl Admitter {
         split::admit(self, &request, &body, layout)
     }
 
+    /// What is kept of a refused request that nobody else has: the whole body as one dead letter.
+    /// A publisher has forgotten its message when the broker took it, unlike a device that is
+    /// answered by HTTP. A body without any event leaves nothing to keep.
+    pub fn keep_refused(&self, request: &Request<'_>, refusal: &Refusal) -> Admission {
+        let bytes = || format!("{} bytes", request.body.len());
+        let (reason, rule, expected, got) = match refusal {
+            Refusal::Empty => return Admission::default(),
+            Refusal::MediaType(got) => {
+                let expected = "application/json or application/x-ndjson, in UTF-8".to_owned();
+                (Reason::UnsupportedType, "type", expected, got.clone())
+            }
+            Refusal::Encoding(got) => {
+                let expected = "gzip, zstd or identity".to_owned();
+                (Reason::UnsupportedType, "encoding", expected, got.clone())
+            }
+            Refusal::BodyTooLarge => {
+                let expected = format!("at most {BODY_BYTES_MAX} bytes, also after decompression");
+                (Reason::TooLarge, "size", expected, bytes())
+            }
+            Refusal::TooManyEvents => {
+                let expected = format!("at most {EVENTS_MAX} events");
+                (Reason::TooManyEvents, "count", expected, "more".to_owned())
+            }
+        };
+        let error = FieldError::new("", rule, expected, got);
+        self.unreadable(request, (request.body.clone(), reason, 0, error))
+    }
+
+    /// The whole body of a message on a topic that no event can have, as one dead letter.
+    pub fn keep_misplaced(&self, request: &Request<'_>, expected: &str) -> Admission {
+        let got = request.topic.map_or("", |topic| topic.name);
+        let error = FieldError::new("", "topic", expected, got);
+        self.unreadable(request, (request.body.clone(), Reason::WrongTopic, 0, error))
+    }
+
     /// The whole body as one dead letter.
     fn unreadable(
         &self,
@@ -191,9 +242,15 @@ impl Admitter {
         subject: Subject,
         rejection: Rejection,
     ) {
-        let detail = serde_json::json!({ "index": subject.index, "errors": rejection.errors });
+        let mut detail = serde_json::json!({ "index": subject.index, "errors": rejection.errors });
+        let mut device_id = subject.device_id;
+        if let Some(topic) = request.topic {
+            detail["topic"] = cut(topic.name.to_owned(), TOPIC_BYTES_SHOWN_MAX).into();
+            let device = topic.device.filter(|device| is_key(device));
+            device_id = device_id.or_else(|| device.map(str::to_owned));
+        }
         admission.entries.push(Entry::DeadLetter(DeadLetterEntry {
-            device_id: subject.device_id,
+            device_id,
             stage: STAGE.to_owned(),
             reason: rejection.reason.as_str().to_owned(),
             detail: detail.to_string(),

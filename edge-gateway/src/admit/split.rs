@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use penstock_common::admit::{Admitted, Rejected, Validation, syntax_error, utf8_error};
+use penstock_common::event::Flags;
 use penstock_common::schema::tape::{SyntaxError, Tape, skip_whitespace};
 
 use super::decode::Layout;
@@ -171,7 +172,8 @@ impl Pass<'_> {
     fn event(&mut self, text: &str, at: usize, base: usize) -> Result<usize, SyntaxError> {
         let parsed = self.tape.parse(text, at, EVENT_BYTES_MAX)?;
         let payload = self.body.slice(base + at..base + parsed.end);
-        match self.validation.event(&parsed, self.request.received_at) {
+        let checked = self.validation.event(&parsed, self.request.received_at);
+        match checked.and_then(|admitted| in_place(self.request, admitted)) {
             Ok(admitted) => {
                 accept(self.admitter, &mut self.admission, self.request, admitted, payload);
             }
@@ -189,6 +191,28 @@ impl Pass<'_> {
             return Err(Stop::Refused(Refusal::TooManyEvents));
         }
         Ok(())
+    }
+}
+
+/// An event by MQTT must be of the device that its topic names.
+fn in_place<'t>(request: &Request<'_>, admitted: Admitted<'t>) -> Result<Admitted<'t>, Rejected> {
+    let Some(topic) = request.topic else { return Ok(admitted) };
+    match topic.device {
+        Some(device) if device != admitted.device_id => {
+            let expected = format!("{device:?}, as the topic says");
+            let got = format!("{:?}", admitted.device_id);
+            let error = FieldError::new("/device_id", "topic", expected, got);
+            Err(Rejected {
+                device_id: Some(admitted.device_id.into_owned()),
+                schema_version: Some(admitted.schema_version),
+                rejection: Rejection {
+                    event_id: Some(admitted.event_id.to_string()),
+                    reason: Reason::WrongTopic,
+                    errors: vec![error],
+                },
+            })
+        }
+        _ => Ok(Admitted { flags: admitted.flags.with(Flags::MQTT), ..admitted }),
     }
 }
 

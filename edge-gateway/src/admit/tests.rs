@@ -27,6 +27,7 @@ fn request<'a>(content_type: &'a str, body: impl Into<Bytes>) -> Request<'a> {
         received_at: RECEIVED_AT,
         is_clock_set: true,
         traceparent: None,
+        topic: None,
         body: body.into(),
     }
 }

@@ -10,6 +10,7 @@
 
 mod disk;
 mod kafka;
+mod mqtt;
 mod ports;
 mod snapshot;
 mod tls;
@@ -112,6 +113,7 @@ pub fn run(path: Option<&Path>, overrides: &[String]) -> Report {
     disk::check(&mut report, &config.spool);
     ports::check(&mut report, &config);
     kafka::check(&mut report, &config.kafka);
+    mqtt::check(&mut report, &config);
     report
 }
 

@@ -77,6 +77,11 @@ impl Access {
         Self { auth, served: served.map(Arc::from).collect(), snapshots, told: Told::default() }
     }
 
+    /// What it goes by.
+    pub(super) const fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
     /// Whose a request with these headers is.
     pub(super) fn identify(&self, headers: &HeaderMap, now: UnixMicros) -> Result<Caller, Problem> {
         let snapshot = self.snapshots.current();

@@ -51,17 +51,23 @@ impl<'a> From<&'a Outcome> for EventStatus<'a> {
 
 /// 202, 207, or the problem of a request of which nothing was accepted.
 pub(super) fn answer(admission: &Admission) -> Result<Response<Full<Bytes>>, Problem> {
+    let (status, body) = summary(admission)?;
+    Ok(json_response(status, &body))
+}
+
+/// The same without HTTP: the status and the body.
+pub(super) fn summary(admission: &Admission) -> Result<(StatusCode, Value), Problem> {
     let total = admission.outcomes.len();
     let accepted = admission.accepted();
     if accepted == total {
-        return Ok(json_response(StatusCode::ACCEPTED, &json!({ "accepted": accepted })));
+        return Ok((StatusCode::ACCEPTED, json!({ "accepted": accepted })));
     }
     let statuses: Vec<_> = admission.outcomes.iter().map(EventStatus::from).collect();
     let events = json!(statuses);
     if accepted > 0 {
         let rejected = total - accepted;
         let body = json!({ "accepted": accepted, "rejected": rejected, "events": events });
-        return Ok(json_response(StatusCode::MULTI_STATUS, &body));
+        return Ok((StatusCode::MULTI_STATUS, body));
     }
     let large = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
     let problem = if admission.unreadable {

@@ -106,6 +106,7 @@ impl<D: Durable> Shared<D> {
                 received_at: received.at,
                 is_clock_set: received.is_set,
                 traceparent: header(request, &TRACEPARENT).and_then(traceparent),
+                topic: None,
                 body: body.bytes.clone(),
             })?;
         let events = admission.outcomes.len();
@@ -145,7 +146,7 @@ fn shown(method: &str) -> &str {
 ///
 /// Version 00, and what later versions must begin with: 2, 32, 16 and 2 lower-case hexadecimal
 /// digits joined by `-`; version ff and ids of zeros are invalid.
-fn traceparent(value: &str) -> Option<String> {
+pub(super) fn traceparent(value: &str) -> Option<String> {
     let mut parts = value.split('-');
     let mut part = |digits: usize| {
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

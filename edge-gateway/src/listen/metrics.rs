@@ -8,7 +8,7 @@ use super::sources::Refused;
 use crate::admit::{Admission, Reason};
 
 /// Upper bounds of the acknowledgement's latency, in seconds.
-const ACK_BUCKETS: [f64; 13] =
+pub(super) const ACK_BUCKETS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// The listener's metrics. Labels are bounded: statuses and names of the problem table,

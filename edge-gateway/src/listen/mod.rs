@@ -13,6 +13,8 @@
 //! | what its fleet may send | 429 |
 //!
 //! Under load the answer is 429, never a 5xx; 503 means that the gateway is stopping.
+//!
+//! `mqtt` takes events from a broker, through the same admission into the same spool.
 
 mod access;
 mod answer;
@@ -20,6 +22,7 @@ mod body;
 mod http;
 mod limit;
 mod metrics;
+pub mod mqtt;
 mod problem;
 mod server;
 mod sources;

@@ -146,7 +146,6 @@ impl Kind {
         )
     }
 
-    #[cfg(test)]
     pub(super) const fn status(self) -> StatusCode {
         self.row().status
     }
@@ -212,7 +211,8 @@ impl Problem {
         Self { events: Some(events), ..self }
     }
 
-    pub(super) fn response(self, retry_after_s: u64) -> Response<Full<Bytes>> {
+    /// The problem details, without HTTP around them.
+    pub(super) fn into_json(self) -> Value {
         let Row { status, name, title } = self.kind.row();
         let mut body = json!({
             "type": format!("urn:penstock:problem:{name}"),
@@ -223,22 +223,28 @@ impl Problem {
         if let Some(events) = self.events {
             body["events"] = events;
         }
+        body
+    }
+
+    pub(super) fn response(self, retry_after_s: u64) -> Response<Full<Bytes>> {
+        let Self { kind, standing, retry_after_s: worked_out_s, .. } = self;
+        let (status, body) = (kind.status(), self.into_json());
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         let problem_json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem_json);
-        if let Some((name, value)) = self.kind.header() {
+        if let Some((name, value)) = kind.header() {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if self.kind.is_temporary() {
-            let after_s = self.retry_after_s.unwrap_or(retry_after_s);
+        if kind.is_temporary() {
+            let after_s = worked_out_s.unwrap_or(retry_after_s);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
         }
-        if let Some(standing) = self.standing {
+        if let Some(standing) = standing {
             standing.show(headers);
         }
-        if self.kind.closes() {
+        if kind.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

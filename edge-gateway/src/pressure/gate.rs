@@ -58,6 +58,16 @@ impl Gate {
     /// # Errors
     /// When it is to be sent away.
     pub fn ask(&self) -> Result<(), Refused> {
+        self.ask_to_wait().inspect_err(|refused| {
+            self.0.refused.with_label_values(&[refused.why.label()]).inc();
+        })
+    }
+
+    /// The same of somebody who waits instead of being sent away.
+    ///
+    /// # Errors
+    /// When there is to be waited.
+    pub fn ask_to_wait(&self) -> Result<(), Refused> {
         let shared = &*self.0;
         let share = shared.shed_per_mille.load(Relaxed);
         if share == 0 || rand::random_range(0..1_000) >= share {
@@ -67,7 +77,6 @@ impl Gate {
         if why == Why::DiskFailing && self.takes_trial() {
             return Ok(());
         }
-        shared.refused.with_label_values(&[why.label()]).inc();
         let retry_after_s = jittered(shared.retry_after_s.load(Relaxed), rand::random());
         Err(Refused { why, retry_after_s })
     }

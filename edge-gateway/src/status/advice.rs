@@ -160,7 +160,7 @@ fn judge_link(facts: &Facts<'_>, says: &mut Vec<Advice>) {
 }
 
 /// What to do about complaints that begin with this.
-const TODO: [(&str, &str); 6] = [
+const TODO: [(&str, &str); 7] = [
     ("the bus acknowledges nothing", "Check the network and the broker; events wait safely."),
     (
         "the connection to the bus is given up",
@@ -169,6 +169,10 @@ const TODO: [(&str, &str); 6] = [
     ("events are refused until the spool", "Check the disk: is it full, or failing?"),
     ("librdkafka", "Check the network and the broker; `edge-gateway check` says more."),
     ("accept on the devices' port", "Too many connections at once, or too few file descriptors."),
+    (
+        "MQTT: ",
+        "Check the MQTT broker; `edge-gateway check` says more. It keeps messages meanwhile.",
+    ),
     ("read the spool", "The disk may be failing: plan to replace it."),
 ];
 

@@ -7,6 +7,7 @@ pub mod board;
 pub mod certificate;
 pub mod link;
 pub mod manager;
+pub mod mqtt;
 mod page;
 pub mod pressure;
 pub mod ready;
@@ -78,8 +79,14 @@ impl Status {
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
+            "/readyz" => {
+                let (status, says) = match self.readiness.is_ready() {
+                    true => (StatusCode::OK, "ready"),
+                    false => (StatusCode::SERVICE_UNAVAILABLE, "starting or draining"),
+                };
+                let lines = [says.to_owned()].into_iter().chain(self.readiness.notes());
+                text(status, lines.map(|line| line + "\n").collect::<String>())
+            }
             "/metrics" => match TextEncoder::new().encode_to_string(&self.registry.gather()) {
                 Ok(body) => text(StatusCode::OK, body),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

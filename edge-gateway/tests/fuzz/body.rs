@@ -89,6 +89,7 @@ impl Target for Bodies {
             received_at: UnixMicros(1_768_465_860_000_000),
             is_clock_set: true,
             traceparent: None,
+            topic: None,
             body: Bytes::from(body),
         });
         let admission = match admission {

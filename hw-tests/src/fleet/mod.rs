@@ -14,6 +14,7 @@ mod driver;
 mod event;
 mod fault;
 mod metric;
+pub mod mqtt;
 pub mod past;
 mod tally;
 mod target;

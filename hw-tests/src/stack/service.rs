@@ -1,4 +1,4 @@
-//! A private Kafka, PostgreSQL or S3 server of one test's own, to be stopped and started under
+//! A private Kafka, PostgreSQL, S3 server or MQTT broker of one test's own, to be stopped and started under
 //! load: other tests share the usual ones.
 
 use std::path::PathBuf;
@@ -19,6 +19,8 @@ pub enum Kind {
     Postgres,
     /// The object store; it keeps everything in memory.
     S3,
+    /// The MQTT broker.
+    Mosquitto,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Kafka => "kafka",
             Self::Postgres => "postgres",
             Self::S3 => "s3",
+            Self::Mosquitto => "mosquitto",
         }
     }
 
@@ -35,6 +38,7 @@ impl Kind {
             Self::Kafka => "PENSTOCK_KAFKA",
             Self::Postgres => "PENSTOCK_PG",
             Self::S3 => "PENSTOCK_S3_ENDPOINT",
+            Self::Mosquitto => "PENSTOCK_MQTT",
         }
     }
 }
@@ -109,6 +113,11 @@ impl Service {
         &self.address
     }
 
+    /// Where it has its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.local.join(self.kind.folder())
+    }
+
     /// Stops it.
     ///
     /// # Errors
@@ -171,7 +180,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         // Cleaning up after a failed test must not hide its failure. A stopped process dies too.
         let _ = self.run("stop", &["--kill"]);
-        let data = self.local.join(self.kind.folder());
+        let data = self.data_dir();
         // PostgreSQL's data may live behind a link, where its user can reach them.
         if let Ok(elsewhere) = std::fs::read_link(&data) {
             let _ = std::fs::remove_dir_all(elsewhere);
