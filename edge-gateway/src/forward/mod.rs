@@ -33,6 +33,7 @@ pub mod record;
 pub mod report;
 pub mod security;
 mod settle;
+mod tell;
 mod track;
 pub mod view;
 
