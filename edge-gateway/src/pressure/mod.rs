@@ -10,7 +10,8 @@
 //! - **shed**: a share of the requests is answered 429 before its body is read. The share grows
 //!   from the soft limit to the hard one, so that intake settles where the drain is, instead of
 //!   being cut off and let in by turns. `Retry-After` says when there should be room again.
-//! - **evict**: the oldest events move to the dead letters, to make room for what is new.
+//! - **evict**: the oldest events move to the dead letters, to make room for what is new. Nothing
+//!   does that yet: the gateway refuses instead.
 //! - **refuse**: everything is answered 429: the disk fails, is filled by somebody else, or there
 //!   is no room left to move anything to.
 //!
@@ -34,7 +35,8 @@ use self::machine::Limits;
 pub struct PressureConfig {
     /// The share of `spool.bytes_max` from which on requests are shed.
     pub soft_percent: u64,
-    /// The share of `spool.bytes_max` from which on the oldest events are evicted.
+    /// The share of `spool.bytes_max` from which on the oldest events are evicted, or all requests
+    /// refused where nothing can evict them.
     pub hard_percent: u64,
     /// Below this much free space on the spool's disk, everything is refused.
     pub disk_free_bytes_min: u64,
