@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use edge_gateway::spool_tool::SpoolCommand;
 
 /// Takes events from the devices of a facility, makes them durable, and forwards them.
 #[derive(Parser)]
@@ -30,6 +31,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Looks at the spool, checks it, gets events out of it, or adds a key.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 #[derive(Args)]

@@ -89,7 +89,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     let Files { snapshots, tls, watchers } = files(&config, &registry, &stop)?;
     let readiness = Readiness::default();
     let spool_config = config.spool.clone();
-    let OpenSpool { handle: spool, reader, report: _ } =
+    let OpenSpool { handle: spool, reader, dead_reader, .. } =
         tokio::task::spawn_blocking(move || spool::open(&spool_config)).await??;
     status::spool::register(&registry, spool.clone())?;
     let clock = Arc::new(GatewayClock::open(&config.spool.dir, &registry)?);
@@ -129,6 +129,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         clock: clock.clone(),
         gateway,
         reader,
+        dead_reader,
         spool: spool.clone(),
         hold: pressure.hold,
         metrics: forwarded,
@@ -181,13 +182,14 @@ fn relieve(
 ) -> prometheus::Result<(Gate, Outputs)> {
     let metrics = PressureMetrics::new(registry)?;
     let gate = Gate::new(metrics.refused.clone());
+    let usage = watched.spool.usage();
     let stage = Stage {
         config: config.pressure,
-        spool_bytes_max: config.spool.bytes_max,
+        soft_bytes: usage.soft_bytes,
+        hard_bytes: usage.hard_bytes,
         dir: config.spool.dir.clone(),
         watched,
         core,
-        evict: None,
         gate: gate.clone(),
         metrics,
     };
@@ -250,7 +252,8 @@ impl Watched for Watching {
     fn sample(&self) -> Sample {
         let stat = self.spool.stat();
         Sample {
-            spool_bytes: stat.disk_bytes,
+            spool_bytes: stat.usage.used_bytes,
+            is_dead_full: stat.is_dead_full,
             pending_entries: stat.pending_entries,
             is_failing: stat.is_failing,
             acknowledged_total: self.view.get().acknowledged_total,

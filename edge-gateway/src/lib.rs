@@ -11,4 +11,5 @@ pub mod listen;
 pub mod pressure;
 pub mod snapshot;
 pub mod spool;
+pub mod spool_tool;
 pub mod status;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use edge_gateway::config::GatewayConfig;
-use edge_gateway::{check, gateway};
+use edge_gateway::{check, gateway, spool_tool};
 use penstock_common::telemetry;
 
 use self::cli::{Cli, Command, ConfigArgs};
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { config, print_config } => run(&config, print_config),
         Command::Check { config, json } => check(&config, json),
+        Command::Spool(command) => {
+            spool_tool::run(&command, &mut std::io::stdout()).map(ExitCode::from)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("edge-gateway: {error:#}");

@@ -53,6 +53,8 @@ async fn a_broker_that_is_away_for_long_costs_nothing() {
     let broker = Service::start(Kind::Kafka).await.unwrap();
     let mut config = StackConfig::from_env("away").unwrap().impatient();
     config.kafka = broker.address().to_owned();
+    // The least that is allowed: a backlog must drain with it too.
+    config.gateway_set.push("kafka.in_flight_records_max=5000".into());
     let mut stack = Stack::start(config).await.unwrap();
     if let Err(error) = away(seed, &broker, &mut stack).await {
         panic!("PENSTOCK_TEST_SEED={seed}\n{:?}", stack.explain(error));

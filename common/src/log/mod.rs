@@ -11,6 +11,9 @@
 //!   Each opening begins a new random epoch, and so does the writer after a failed write or sync.
 //! - What was not acknowledged may still appear, under its own number: the caller was told that
 //!   it can't rely on it, not that it is gone.
+//! - With keys, what is written is encrypted and authenticated ([`seal`]). A segment whose key is
+//!   missing is named, reported as a range of numbers and set aside as `*.locked`; it is never
+//!   removed, and an opening that has the key reads it ([`RecoveryReport::unlocked`]).
 //! - Damage is reported as a range of numbers and costs what it covers, not what follows it. The
 //!   file is set aside, not removed, once everything else in it is retired.
 //! - Where an epoch ended, how far it is retired and what was damaged is known, restart after
@@ -31,6 +34,8 @@
 //!   identical bytes; a disk is taken to keep a sector it overwrites as it was or as it will be.
 //! - No file that holds a record is ever removed because of what another file says, only because
 //!   its entries are retired.
+//! - A locked segment keeps its name when its key is back, until it is retired and removed: the
+//!   name says, whatever crash comes, that positions written down meanwhile do not cover it.
 //! - Opening needs no space: the first segment of the new epoch is created by the first append,
 //!   so that a full disk can be drained.
 //! - Segments are removed oldest first, each removal synced before the next one, and never the
@@ -41,15 +46,18 @@
 //! holds one group. Opening holds one record and a few dozen bytes per segment.
 
 pub mod disk;
+pub mod read_only;
 mod reader;
 pub mod real;
 pub mod record;
 mod recovery;
 mod retire;
 mod scan;
+pub mod seal;
 pub mod segment;
 pub mod sim;
 mod state;
+mod transfer;
 mod writer;
 
 use std::fmt;
@@ -57,10 +65,13 @@ use std::io;
 
 use crate::event::Epoch;
 
+use self::seal::Keys;
+
 pub use self::reader::{Batch, Reader};
 pub use self::record::Group;
-pub use self::recovery::{Opened, RecoveryReport, open};
-pub use self::retire::{Log, LogStat};
+pub use self::recovery::{LockReason, Locked, Opened, RecoveryReport, open, open_dead};
+pub use self::retire::{Log, LogStat, SegmentInfo};
+pub use self::transfer::{Transfer, Transferred};
 pub use self::writer::{Appended, Writer};
 
 /// An entry's place in the log; later entries are greater.
@@ -75,15 +86,17 @@ pub struct Position {
 }
 
 /// How the log lays out its files.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogConfig {
     /// A new segment begins when the next record would grow this one beyond it.
     pub segment_bytes: u64,
     /// A segment of which everything is retired is left for a new one above this size, so that
     /// its space can be given back.
     pub retired_segment_bytes_max: u64,
-    /// Whether bodies are compressed.
+    /// Whether bodies are compressed (LZ4).
     pub compress: bool,
+    /// What bodies are sealed and opened with.
+    pub keys: Keys,
     /// The last segment of an epoch, and damaged ones, are kept until [`Log::note_told`] says that
     /// somebody outside knows what only they can tell; but not while the log is larger than this.
     /// 0: nothing is kept for that.
@@ -96,6 +109,7 @@ impl Default for LogConfig {
             segment_bytes: 64 << 20,
             retired_segment_bytes_max: 4 << 20,
             compress: true,
+            keys: Keys::none(),
             untold_bytes_max: 0,
         }
     }
@@ -136,6 +150,14 @@ impl DamagedRange {
     /// How many entries are lost.
     pub const fn entries(&self) -> u64 {
         self.next_seq.saturating_sub(self.first_seq)
+    }
+
+    /// Whether all of `other` is.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.segment == other.segment
+            && self.epoch == other.epoch
+            && self.first_seq <= other.first_seq
+            && other.next_seq <= self.next_seq
     }
 }
 

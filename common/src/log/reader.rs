@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::disk::DiskFile;
 use super::record::{Frames, RecordHeader};
 use super::scan::Scan;
-use super::segment::{self, RECORDS_AT};
-use super::state::{Segment, Shared};
+use super::segment::{Moved, RECORDS_AT};
+use super::state::{Segment, Shared, State};
 use super::{DamagedRange, LogError, Position};
 
 /// How often a read at one place fails before the place counts as damaged.
@@ -22,6 +22,8 @@ pub struct Reader {
     shared: Arc<Shared>,
     /// Entries up to this one are passed over.
     after: Option<Position>,
+    /// The last segment that is read.
+    segment_max: u64,
     place: Place,
     file: Option<Box<dyn DiskFile>>,
     /// Failed reads at this place.
@@ -48,6 +50,8 @@ pub struct Batch {
     pub body: Vec<u8>,
     /// How many entries of the body come before the first one.
     pub skipped: usize,
+    /// Why and when its segment was moved to this lane, if it was.
+    pub moved: Option<Moved>,
 }
 
 impl Batch {
@@ -74,6 +78,7 @@ impl Reader {
         let mut reader = Self {
             shared,
             after,
+            segment_max: u64::MAX,
             place: Place { segment: 0, offset: 0, seq: 0 },
             file: None,
             strikes: 0,
@@ -81,6 +86,14 @@ impl Reader {
             damage: VecDeque::new(),
         };
         reader.seek(after);
+        reader
+    }
+
+    /// Reads what one segment has after `after`.
+    pub(super) fn within(shared: Arc<Shared>, segment: u64, after: Option<Position>) -> Self {
+        let mut reader = Self::new(shared, after.filter(|after| after.segment == segment));
+        reader.place.segment = segment;
+        reader.segment_max = segment;
         reader
     }
 
@@ -133,11 +146,9 @@ impl Reader {
     fn wait_until(&self, deadline: Instant) -> bool {
         let mut state = self.shared.state();
         loop {
-            let segments = &state.segments;
-            let more = segments.range(self.place.segment..).next().is_some_and(|(at, segment)| {
-                *at != self.place.segment
-                    || self.place.offset < segment.valid_bytes
-                    || segments.range(at + 1..).next().is_some()
+            let next = self.next_segment(&state);
+            let more = next.is_some_and(|(at, segment, has_next)| {
+                at != self.place.segment || self.place.offset < segment.valid_bytes || has_next
             });
             if more {
                 return true;
@@ -151,13 +162,18 @@ impl Reader {
         }
     }
 
+    /// The segment at the place or after it, and whether there is another one.
+    fn next_segment(&self, state: &State) -> Option<(u64, Segment, bool)> {
+        // Behind the last segment that is read the place is out of the range.
+        let from = self.place.segment.min(self.segment_max);
+        let mut from_here = state.segments.range(from..=self.segment_max);
+        let (&ordinal, &segment) = from_here.next()?;
+        (ordinal >= self.place.segment).then(|| (ordinal, segment, from_here.next().is_some()))
+    }
+
     fn step(&mut self) -> io::Result<Step> {
-        let (ordinal, segment, has_next) = {
-            let state = self.shared.state();
-            let mut from_here = state.segments.range(self.place.segment..);
-            let Some((&ordinal, &segment)) = from_here.next() else { return Ok(Step::AtEnd) };
-            (ordinal, segment, from_here.next().is_some())
-        };
+        let next = self.next_segment(&self.shared.state());
+        let Some((ordinal, segment, has_next)) = next else { return Ok(Step::AtEnd) };
         if ordinal != self.place.segment || self.place.offset < RECORDS_AT {
             self.place = Place { segment: ordinal, offset: RECORDS_AT, seq: segment.first_seq };
             self.file = None;
@@ -180,7 +196,7 @@ impl Reader {
     fn read(&mut self, segment: &Segment) -> io::Result<Step> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => match self.shared.disk.open(&segment::file_name(self.place.segment)) {
+            None => match self.open(segment) {
                 Ok(file) => file,
                 Err(_) if self.strikes >= STRIKES_MAX => {
                     self.skip_to(segment, segment.valid_bytes, segment.next_seq);
@@ -228,11 +244,15 @@ impl Reader {
             // Damaged: whatever comes next and is valid goes on.
             _ => scan.find(self.place.offset + 1, &mut raw),
         };
-        let step = self.take(segment, found, &raw);
+        let step = self.take(segment, found, &mut raw);
         raw.shrink_to(8 << 20);
         self.raw = raw;
         self.file = Some(file);
         Ok(step)
+    }
+
+    fn open(&self, segment: &Segment) -> io::Result<Box<dyn DiskFile>> {
+        self.shared.disk.open(&self.shared.file_name(self.place.segment, segment))
     }
 
     /// Whether all entries of a record are to be passed over.
@@ -242,7 +262,12 @@ impl Reader {
         })
     }
 
-    fn take(&mut self, segment: &Segment, found: Option<(u64, RecordHeader)>, raw: &[u8]) -> Step {
+    fn take(
+        &mut self,
+        segment: &Segment,
+        found: Option<(u64, RecordHeader)>,
+        raw: &mut [u8],
+    ) -> Step {
         let Some((offset, header)) = found else {
             self.skip_to(segment, segment.valid_bytes, segment.next_seq);
             return Step::Moved;
@@ -251,15 +276,20 @@ impl Reader {
             self.skip_to(segment, offset, header.first_seq);
         }
         let next = (offset + header.record_bytes(), header.next_seq());
-        let Ok(body) = header.decode_body(raw) else {
-            // Its checksum holds, so it was written like this; it is as good as damaged.
-            self.skip_to(segment, next.0, next.1);
-            return Step::Moved;
-        };
-        (self.place.offset, self.place.seq) = next;
         if self.is_passed(&header) {
+            (self.place.offset, self.place.seq) = next;
             return Step::Moved;
         }
+        let body = match header.decode_body(raw, &self.shared.keys) {
+            Ok(body) => body,
+            Err(error) => {
+                // Its checksum holds, so it was written like this; it is as good as damaged.
+                tracing::error!(segment = self.place.segment, %error, "a record can't be read");
+                self.skip_to(segment, next.0, next.1);
+                return Step::Moved;
+            }
+        };
+        (self.place.offset, self.place.seq) = next;
         let first_wanted = match self.after {
             Some(after) if after.segment == self.place.segment => after.seq.saturating_add(1),
             _ => 0,
@@ -267,7 +297,8 @@ impl Reader {
         let skipped = first_wanted.saturating_sub(header.first_seq);
         let seq = header.first_seq + skipped;
         let first = Position { segment: self.place.segment, epoch: header.epoch, seq };
-        Step::Batch(Batch { first, body, skipped: skipped as usize })
+        let moved = segment.moved;
+        Step::Batch(Batch { first, body, skipped: skipped as usize, moved })
     }
 
     /// Moves on to `seq` at `offset`, reporting what lies between as damaged.

@@ -5,107 +5,55 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `F5 50 53 A9` (never part of valid UTF-8) |
-//! | 4 | 1 | format version, 1 |
-//! | 5 | 1 | codec of the body: 0 plain, 1 one LZ4 block |
-//! | 6 | 2 | key id; 0 = not encrypted, the only value of version 1 |
+//! | 4 | 1 | format version: 2; 1 is read too |
+//! | 5 | 1 | codec of the body: 0 plain, 1 one LZ4 block, 2 one zstd frame (from version 2) |
+//! | 6 | 2 | zero |
 //! | 8 | 4 | body length as stored, at most [`BODY_BYTES_MAX`] |
 //! | 12 | 4 | body length uncompressed, at most [`GROUP_BYTES_MAX`] |
 //! | 16 | 4 | count of entries, at least 1 |
-//! | 20 | 4 | zero |
+//! | 20 | 4 | key id ([`super::seal`]); 0 = not sealed, the only value in version 1 |
 //! | 24 | 8 | epoch |
 //! | 32 | 8 | number of the first entry in its epoch |
 //! | 40 | 4 | CRC-32C of the body as stored |
 //! | 44 | 4 | CRC-32C of the 44 bytes before |
 //!
-//! The uncompressed body is `count` entries, each a length of 4 bytes and its bytes.
+//! The body is compressed, then sealed if there is a key, then checksummed. Uncompressed it is
+//! `count` entries, each a length of 4 bytes and its bytes.
 //!
 //! Epochs are random, so that bytes inside an entry can't pass for a record when a damaged
 //! segment is searched for the next valid one: whoever wrote the entry does not know the epoch.
 
-use lz4_flex::block::{
-    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
-};
+mod encode;
+mod group;
+
+use lz4_flex::block::decompress_into;
 
 use crate::event::Epoch;
+
+use super::seal::{KeyId, Keys, Place, SEAL_BYTES};
+
+pub use self::encode::{Compression, Encoder};
+pub use self::group::{FRAME_BYTES, Frames, Group, frame};
 
 /// Length of a record's header.
 pub const HEADER_BYTES: usize = 48;
 /// The largest group, uncompressed and with its length fields.
 pub const GROUP_BYTES_MAX: usize = 16 << 20;
 /// The largest body as stored: compression is given up where it would not shrink it.
-pub const BODY_BYTES_MAX: usize = GROUP_BYTES_MAX;
-/// The length field before each entry.
-pub const FRAME_BYTES: usize = 4;
+pub const BODY_BYTES_MAX: usize = GROUP_BYTES_MAX + SEAL_BYTES;
 
 pub(super) const MAGIC: [u8; 4] = [0xF5, b'P', b'S', 0xA9];
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CODEC_PLAIN: u8 = 0;
 const CODEC_LZ4: u8 = 1;
+const CODEC_ZSTD: u8 = 2;
+/// The last codec of each version.
+const CODEC_MAX: [u8; VERSION as usize + 1] = [0, CODEC_LZ4, CODEC_ZSTD];
 /// One byte of an LZ4 block stands for at most 255 bytes; a header that claims more is refused
 /// before anything is allocated for it.
 const LZ4_RATIO_MAX: usize = 256;
-/// Output buffers above this are not kept between groups.
-const KEPT_BYTES_MAX: usize = 8 << 20;
-
-/// Entries to be written as one record: in order, all or none.
-#[derive(Clone, Debug, Default)]
-pub struct Group {
-    body: Vec<u8>,
-    count: u32,
-}
-
-impl Group {
-    /// An empty group.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds an entry.
-    pub fn push(&mut self, entry: &[u8]) {
-        frame(&mut self.body, |out| out.extend_from_slice(entry));
-        self.count += 1;
-    }
-
-    /// Adds `count` entries that [`frame`] wrote.
-    pub fn push_framed(&mut self, framed: &[u8], count: u32) {
-        self.body.extend_from_slice(framed);
-        self.count += count;
-    }
-
-    /// Removes all entries, keeping the memory unless it is large.
-    pub fn clear(&mut self) {
-        self.body.clear();
-        self.body.shrink_to(KEPT_BYTES_MAX);
-        self.count = 0;
-    }
-
-    /// How many entries it has.
-    pub const fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// Whether it has none.
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Its uncompressed length with the length fields.
-    pub const fn bytes(&self) -> usize {
-        self.body.len()
-    }
-}
-
-/// Appends one entry to `out`, written by `write`, with its length before it.
-///
-/// Entries are far below 4 GiB: a group of more than [`GROUP_BYTES_MAX`] is refused when it is
-/// appended to the log.
-pub fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let at = out.len();
-    out.extend_from_slice(&[0; FRAME_BYTES]);
-    write(out);
-    let length = u32::try_from(out.len() - at - FRAME_BYTES).unwrap_or(u32::MAX);
-    out[at..at + FRAME_BYTES].copy_from_slice(&length.to_le_bytes());
-}
+/// What of the header is authenticated with a sealed body: all before the checksums.
+const AUTHENTICATED_BYTES: usize = 40;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +61,7 @@ pub enum RecordError {
     /// Not a record's header, or a damaged one.
     #[error("no valid record header")]
     Header,
-    /// A header of a later format or with a key this version does not have.
+    /// A header of a later format.
     #[error("a record of an unknown format")]
     Unknown,
     /// The body does not match its checksum.
@@ -122,16 +70,25 @@ pub enum RecordError {
     /// The body matches its checksum and still is not what the header says.
     #[error("the record's body is malformed")]
     Body,
+    /// It is sealed with a key that is not there.
+    #[error("the record is sealed with the key {0}, which is not in the key file")]
+    NoKey(KeyId),
+    /// Its checksum holds, but it was not sealed like this with that key.
+    #[error("the record was altered, or sealed with another key of the id {0}")]
+    Seal(KeyId),
 }
 
 /// A record's header, already checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
+    version: u8,
     codec: u8,
     body_bytes: u32,
     plain_bytes: u32,
     /// How many entries.
     pub count: u32,
+    /// What it is sealed with.
+    pub key: KeyId,
     /// The epoch of all its entries.
     pub epoch: Epoch,
     /// The number of the first.
@@ -163,40 +120,53 @@ impl RecordHeader {
         if bytes[..4] != MAGIC || u32_at(bytes, 44) != crc32c::crc32c(&bytes[..44]) {
             return Err(RecordError::Header);
         }
-        if bytes[4] != VERSION || bytes[5] > CODEC_LZ4 || bytes[6..8] != [0, 0] {
-            return Err(RecordError::Unknown);
-        }
+        let (version, codec) = (bytes[4], bytes[5]);
         let header = Self {
-            codec: bytes[5],
+            version,
+            codec,
             body_bytes: u32_at(bytes, 8),
             plain_bytes: u32_at(bytes, 12),
             count: u32_at(bytes, 16),
+            key: KeyId(u32_at(bytes, 20)),
             epoch: Epoch(u64_at(bytes, 24)),
             first_seq: u64_at(bytes, 32),
             body_crc: u32_at(bytes, 40),
         };
+        let is_known = (1..=VERSION).contains(&version)
+            && codec <= CODEC_MAX[usize::from(version)]
+            && bytes[6..8] == [0, 0]
+            && (version > 1 || header.key == KeyId::NONE);
+        if !is_known {
+            return Err(RecordError::Unknown);
+        }
         let (body, plain) = (header.body_bytes(), header.plain_bytes as usize);
+        let text = body.checked_sub(header.seal_bytes());
         let within = body <= BODY_BYTES_MAX
             && plain <= GROUP_BYTES_MAX
             && header.count > 0
             && header.count as usize <= plain / FRAME_BYTES
             && header.first_seq <= u64::MAX - u64::from(header.count)
-            && match header.codec {
-                CODEC_PLAIN => body == plain,
-                _ => plain <= body.saturating_mul(LZ4_RATIO_MAX),
-            };
+            && text.is_some_and(|text| match codec {
+                CODEC_PLAIN => text == plain,
+                CODEC_LZ4 => plain <= text.saturating_mul(LZ4_RATIO_MAX),
+                _ => text < plain,
+            });
         if within { Ok(header) } else { Err(RecordError::Header) }
+    }
+
+    const fn seal_bytes(&self) -> usize {
+        if self.key.0 == KeyId::NONE.0 { 0 } else { SEAL_BYTES }
     }
 
     fn encode(&self, out: &mut [u8]) {
         out[..4].copy_from_slice(&MAGIC);
-        out[4] = VERSION;
+        out[4] = self.version;
         out[5] = self.codec;
         out[6..8].fill(0);
         out[8..12].copy_from_slice(&self.body_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.plain_bytes.to_le_bytes());
         out[16..20].copy_from_slice(&self.count.to_le_bytes());
-        out[20..24].fill(0);
+        out[20..24].copy_from_slice(&self.key.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.epoch.0.to_le_bytes());
         out[32..40].copy_from_slice(&self.first_seq.to_le_bytes());
         out[40..44].copy_from_slice(&self.body_crc.to_le_bytes());
@@ -209,23 +179,26 @@ impl RecordHeader {
         body.len() == self.body_bytes() && crc32c::crc32c(body) == self.body_crc
     }
 
-    /// Checks and uncompresses the body; the result is `count` well-formed entries.
+    /// Checks, opens and uncompresses the body; the result is `count` well-formed entries. What is
+    /// left in `body` is of no use.
     ///
     /// # Errors
-    /// When it is damaged.
-    pub fn decode_body(&self, body: &[u8]) -> Result<Vec<u8>, RecordError> {
+    /// When it is damaged, or sealed with a key that is not among `keys`.
+    pub fn decode_body(&self, body: &mut [u8], keys: &Keys) -> Result<Vec<u8>, RecordError> {
         if !self.matches(body) {
             return Err(RecordError::Checksum);
         }
-        let plain = if self.codec == CODEC_LZ4 {
-            let mut plain = vec![0; self.plain_bytes as usize];
-            match decompress_into(body, &mut plain) {
-                Ok(n) if n == plain.len() => plain,
-                _ => return Err(RecordError::Body),
-            }
+        let text = if self.key == KeyId::NONE {
+            &*body
         } else {
-            body.to_vec()
+            let key = keys.get(self.key).ok_or(RecordError::NoKey(self.key))?;
+            let mut header = [0; HEADER_BYTES];
+            self.encode(&mut header);
+            let place = Place { epoch: self.epoch, first_seq: self.first_seq };
+            let opened = key.open(place, &header[..AUTHENTICATED_BYTES], body);
+            opened.ok_or(RecordError::Seal(self.key))?
         };
+        let plain = self.uncompress(text)?;
         let mut frames = Frames { rest: &plain };
         let count = frames.by_ref().count();
         if count == self.count as usize && frames.rest.is_empty() {
@@ -234,82 +207,17 @@ impl RecordHeader {
             Err(RecordError::Body)
         }
     }
-}
 
-/// The entries of an uncompressed body; ends early where it is malformed.
-#[derive(Clone, Debug)]
-pub struct Frames<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Frames<'a> {
-    /// The entries of `body`.
-    pub const fn of(body: &'a [u8]) -> Self {
-        Self { rest: body }
-    }
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let (length, rest) = self.rest.split_first_chunk::<FRAME_BYTES>()?;
-        let (entry, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        self.rest = rest;
-        Some(entry)
-    }
-}
-
-/// Turns groups into records; keeps its buffers between them.
-pub struct Encoder {
-    compress: bool,
-    table: CompressTable,
-    out: Vec<u8>,
-}
-
-impl Encoder {
-    /// An encoder that compresses bodies where that shrinks them, or never does.
-    pub fn new(compress: bool) -> Self {
-        Self { compress, table: CompressTable::large(), out: Vec::new() }
-    }
-
-    /// The record of a group of 1 to [`GROUP_BYTES_MAX`] bytes.
-    pub fn encode(&mut self, group: &Group, epoch: Epoch, first_seq: u64) -> &[u8] {
-        let plain = &group.body;
-        let space = if self.compress { get_maximum_output_size(plain.len()) } else { plain.len() };
-        if self.out.len() > KEPT_BYTES_MAX.max(HEADER_BYTES + space) {
-            self.out = Vec::new();
+    fn uncompress(&self, text: &[u8]) -> Result<Vec<u8>, RecordError> {
+        if self.codec == CODEC_PLAIN {
+            return Ok(text.to_vec());
         }
-        if self.out.len() < HEADER_BYTES + space {
-            self.out.resize(HEADER_BYTES + space, 0);
-        }
-        let (head, body) = self.out.split_at_mut(HEADER_BYTES);
-        let compressed = if self.compress {
-            compress_into_with_table(plain, body, &mut self.table)
-                .ok()
-                .filter(|&n| n < plain.len() && plain.len() <= n.saturating_mul(LZ4_RATIO_MAX))
-        } else {
-            None
+        let mut plain = vec![0; self.plain_bytes as usize];
+        let length = match self.codec {
+            CODEC_LZ4 => decompress_into(text, &mut plain).ok(),
+            _ => zstd::bulk::decompress_to_buffer(text, &mut plain).ok(),
         };
-        let (codec, length) = match compressed {
-            Some(length) => (CODEC_LZ4, length),
-            None => {
-                body[..plain.len()].copy_from_slice(plain);
-                (CODEC_PLAIN, plain.len())
-            }
-        };
-        let header = RecordHeader {
-            codec,
-            // Both are at most `GROUP_BYTES_MAX`: the writer refuses larger groups.
-            body_bytes: length as u32,
-            plain_bytes: plain.len() as u32,
-            count: group.count,
-            epoch,
-            first_seq,
-            body_crc: crc32c::crc32c(&body[..length]),
-        };
-        header.encode(head);
-        &self.out[..HEADER_BYTES + length]
+        if length == Some(plain.len()) { Ok(plain) } else { Err(RecordError::Body) }
     }
 }
 

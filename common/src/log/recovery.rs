@@ -1,7 +1,8 @@
 //! Opening: starts whatever it finds.
 //!
 //! 1. Read the header of every segment. One whose file can't be read, or that has neither a valid
-//!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted.
+//!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted. One whose
+//!    key is missing is set aside as `*.locked`, until it is there (see [`locked`]).
 //! 2. Remove empty files that no other segment names: a creation that was cut short.
 //! 3. Take each segment's end from the headers that name it as their predecessor. Where there is
 //!    none (the last one, what is left of a failed attempt, a successor with a damaged header),
@@ -20,13 +21,18 @@ use std::sync::Arc;
 use crate::event::Epoch;
 
 use super::disk::{Disk, DiskFile};
-use super::record::Encoder;
+use super::record::{Compression, Encoder};
 use super::retire::Log;
 use super::scan::{Scanned, patiently, scan_file};
-use super::segment::{self, FileKind, RECORDS_AT, SegmentEnd, SegmentHeader};
+use super::segment::{self, FileKind, HeaderError, Lane, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared, State};
 use super::writer::{Epochs, Writer};
 use super::{DamagedRange, LogConfig, LogError};
+
+mod ends;
+mod locked;
+
+pub use self::locked::{LockReason, Locked};
 
 /// An open log.
 pub struct Opened {
@@ -51,6 +57,11 @@ pub struct RecoveryReport {
     pub damaged: Vec<DamagedRange>,
     /// Files set aside, by their new names.
     pub quarantined: Vec<String>,
+    /// Segments that can't be read yet, because their key is missing or their format is later.
+    pub locked: Vec<Locked>,
+    /// The least ordinal of a segment that was locked once and can be read now. Where retirement
+    /// was written down at or after it does not count: its entries were passed over by then.
+    pub unlocked: Option<u64>,
     /// Files without a record that were removed.
     pub empty_files: usize,
     /// Bytes behind the last valid record: a write that was cut short.
@@ -60,7 +71,7 @@ pub struct RecoveryReport {
     pub tail_synced: bool,
 }
 
-/// Opens the log in `disk`'s directory.
+/// Opens the main lane of the log in `disk`'s directory.
 ///
 /// Ordinals of new segments are greater than `ordinal_floor`: pass the greatest one that
 /// anything outside the log remembers.
@@ -73,37 +84,46 @@ pub fn open(
     ordinal_floor: u64,
     epochs: impl FnMut() -> Epoch + Send + 'static,
 ) -> Result<Opened, LogError> {
-    let mut recovery = Recovery {
-        disk,
-        report: RecoveryReport { tail_synced: true, ..RecoveryReport::default() },
-        ends: HashMap::new(),
-        lost: Vec::new(),
-    };
-    let (found, ordinal_max) = recovery.find_segments(ordinal_floor)?;
-    let found = recovery.drop_empty(found);
-    let mut found = recovery.quarantine_unreadable(found)?;
-    for segment in &mut found {
-        if !recovery.ends.contains_key(&segment.ordinal) {
-            segment.scan();
-            recovery.sync_last_record(segment);
-        }
-    }
-    let segments = recovery.find_ends(&found);
-    Ok(recovery.finish(config, segments, ordinal_max, Box::new(epochs)))
+    let mut recovery = Recovery::new(Lane::Main, disk, config);
+    let segments = recovery.recover()?;
+    Ok(recovery.finish(segments, ordinal_floor, Box::new(epochs)))
+}
+
+/// Opens the dead lane of the log in `disk`'s directory, into which a [`super::Transfer`] moves
+/// segments. Of `config` keys and [`LogConfig::untold_bytes_max`] count.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_dead(
+    disk: Arc<dyn Disk>,
+    config: LogConfig,
+) -> Result<(Log, RecoveryReport), LogError> {
+    let mut recovery = Recovery::new(Lane::Dead, disk, config);
+    let segments = recovery.recover()?;
+    let shared = recovery.shared(segments, Epoch(0));
+    Ok((Log { shared }, recovery.report))
 }
 
 struct Recovery {
+    lane: Lane,
     disk: Arc<dyn Disk>,
+    config: LogConfig,
     report: RecoveryReport,
     /// Where segments ended, by those that came after them.
     ends: HashMap<u64, SegmentEnd>,
     /// Ordinals of quarantined segments.
     lost: Vec<u64>,
+    /// The least of those that stood in line: segments go oldest first, so that none behind it was
+    /// retired and removed.
+    lost_from: Option<u64>,
+    /// Segments that can't be read yet, and why.
+    locked: Vec<(Found, LockReason)>,
 }
 
 /// A segment's file as it was found.
 struct Found {
     ordinal: u64,
+    kind: FileKind,
     file: Box<dyn DiskFile>,
     file_bytes: u64,
     header: Option<SegmentHeader>,
@@ -120,72 +140,118 @@ impl Found {
 }
 
 impl Recovery {
-    fn find_segments(&mut self, ordinal_floor: u64) -> Result<(Vec<Found>, u64), LogError> {
-        let names = self.disk.list().map_err(LogError::disk("list the log's directory"))?;
-        let mut ordinals = Vec::new();
-        let mut ordinal_max = 0;
-        for kind in names.iter().filter_map(|name| segment::parse_name(name)) {
-            let (FileKind::Segment(ordinal) | FileKind::Damaged(ordinal)) = kind;
-            ordinal_max = ordinal_max.max(ordinal);
-            if matches!(kind, FileKind::Segment(_)) {
-                ordinals.push(ordinal);
+    fn new(lane: Lane, disk: Arc<dyn Disk>, config: LogConfig) -> Self {
+        let report = RecoveryReport { tail_synced: true, ..RecoveryReport::default() };
+        let (ends, lost, locked) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { lane, disk, config, report, ends, lost, lost_from: None, locked }
+    }
+
+    fn recover(&mut self) -> Result<BTreeMap<u64, Segment>, LogError> {
+        let found = self.find_segments()?;
+        let found = self.drop_empty(found);
+        let mut found = self.quarantine_unreadable(found)?;
+        for segment in &mut found {
+            if !self.ends.contains_key(&segment.ordinal) {
+                segment.scan();
+                self.sync_last_record(segment);
             }
         }
-        ordinals.sort_unstable();
-        let mut found = Vec::with_capacity(ordinals.len());
-        for ordinal in ordinals {
-            match patiently(|| self.load(ordinal)) {
-                Ok(segment) => {
-                    if let Some(end) = segment.header.and_then(|header| header.previous) {
+        self.tell_locked();
+        let segments = self.find_ends(&found);
+        self.report.segments = segments.len();
+        let entries = |segment: &Segment| segment.next_seq - segment.first_seq;
+        self.report.entries = segments.values().map(entries).sum();
+        Ok(segments)
+    }
+
+    fn find_segments(&mut self) -> Result<Vec<Found>, LogError> {
+        let names = self.disk.list().map_err(LogError::disk("list the log's directory"))?;
+        let mut files: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        // Of either lane: a segment keeps its ordinal when it moves.
+        self.report.ordinal_max = files.iter().map(|(_, ordinal, _)| *ordinal).max().unwrap_or(0);
+        files.retain(|(lane, _, kind)| *lane == self.lane && *kind != FileKind::Damaged);
+        files.sort_unstable();
+        // Of two files of one ordinal, which only hands can make, the segment comes first.
+        files.dedup_by_key(|(_, ordinal, _)| *ordinal);
+        let mut found = Vec::with_capacity(files.len());
+        for (_, ordinal, kind) in files {
+            if kind == FileKind::Partial {
+                self.remove_partial(ordinal);
+                continue;
+            }
+            match patiently(|| self.load(ordinal, kind)) {
+                Ok((segment, header)) => {
+                    let header_ends = segment.header.map(|head| [head.previous(), head.own_end()]);
+                    for end in header_ends.into_iter().flatten().flatten() {
                         self.note_end(end);
                     }
-                    found.push(segment);
+                    let key = segment.header.map(|header| header.key);
+                    found.extend(match header {
+                        Err(HeaderError::Version(version)) => {
+                            self.lock(segment, LockReason::Version(version))?
+                        }
+                        _ => self.lock_unless_readable(segment, key)?,
+                    });
                 }
                 Err(error) => {
                     tracing::error!(segment = ordinal, %error, "a segment can't be read");
-                    self.quarantine(ordinal)?;
+                    self.quarantine(ordinal, kind)?;
                 }
             }
         }
-        self.report.ordinal_max = ordinal_max;
-        Ok((found, ordinal_max.max(ordinal_floor)))
+        Ok(found)
     }
 
-    fn load(&self, ordinal: u64) -> io::Result<Found> {
-        let file = self.disk.open(&segment::file_name(ordinal))?;
+    fn name_of(&self, ordinal: u64, kind: FileKind) -> String {
+        segment::name_of(self.lane, ordinal, kind)
+    }
+
+    /// A move that was cut short: the other lane has the segment.
+    fn remove_partial(&self, ordinal: u64) {
+        if let Err(error) = self.disk.remove(&self.name_of(ordinal, FileKind::Partial)) {
+            tracing::warn!(%error, "remove what is left of a move");
+        }
+    }
+
+    fn load(
+        &self,
+        ordinal: u64,
+        kind: FileKind,
+    ) -> io::Result<(Found, Result<SegmentHeader, HeaderError>)> {
+        let file = self.disk.open(&self.name_of(ordinal, kind))?;
         let file_bytes = file.length()?;
         let mut bytes = [0; segment::HEADER_BYTES];
-        let n = file.read_at(0, &mut bytes)?;
-        let whole = n == bytes.len();
-        let header = whole.then(|| SegmentHeader::decode(&bytes, ordinal)).flatten();
-        Ok(Found { ordinal, file, file_bytes, header, scanned: None })
+        let header = match file.read_at(0, &mut bytes)? {
+            segment::HEADER_BYTES => SegmentHeader::decode(&bytes, ordinal),
+            _ => Err(HeaderError::Damaged),
+        };
+        let found = Found { ordinal, kind, file, file_bytes, header: header.ok(), scanned: None };
+        Ok((found, header))
     }
 
-    fn quarantine(&mut self, ordinal: u64) -> Result<(), LogError> {
-        let name = segment::damaged_name(ordinal);
-        let rename = self.disk.rename(&segment::file_name(ordinal), &name);
+    fn quarantine(&mut self, ordinal: u64, kind: FileKind) -> Result<(), LogError> {
+        let name = self.name_of(ordinal, FileKind::Damaged);
+        let rename = self.disk.rename(&self.name_of(ordinal, kind), &name);
         rename.map_err(LogError::disk("set a damaged segment aside"))?;
         self.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
         self.report.quarantined.push(name);
         self.lost.push(ordinal);
-        Ok(())
-    }
-
-    /// After a failed sync and a kill, a later header may know of more than an earlier one.
-    fn note_end(&mut self, end: SegmentEnd) {
-        let known = self.ends.entry(end.ordinal).or_insert(end);
-        if end.valid_bytes > known.valid_bytes {
-            *known = end;
+        if kind == FileKind::Segment {
+            self.lost_from = Some(self.lost_from.map_or(ordinal, |least| least.min(ordinal)));
         }
+        Ok(())
     }
 
     fn drop_empty(&mut self, found: Vec<Found>) -> Vec<Found> {
         let (empty, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|segment| {
-            segment.file_bytes <= RECORDS_AT && !self.ends.contains_key(&segment.ordinal)
+            // What is moved gets its name once it is whole: there an empty file is damage.
+            self.lane == Lane::Main
+                && segment.file_bytes <= RECORDS_AT
+                && !self.ends.contains_key(&segment.ordinal)
         });
         for segment in empty {
             // Left behind it would harm as little.
-            match self.disk.remove(&segment::file_name(segment.ordinal)) {
+            match self.disk.remove(&self.name_of(segment.ordinal, segment.kind)) {
                 Ok(()) => self.report.empty_files += 1,
                 Err(error) => tracing::warn!(%error, "remove an empty segment"),
             }
@@ -199,116 +265,17 @@ impl Recovery {
         for mut segment in found {
             if segment.header.is_none() {
                 segment.scan();
-                if segment.scanned.is_none() {
-                    self.quarantine(segment.ordinal)?;
+                let Some(key) = segment.scanned.as_ref().map(|scanned| scanned.key) else {
+                    self.quarantine(segment.ordinal, segment.kind)?;
                     continue;
-                }
+                };
                 tracing::error!(segment = segment.ordinal, "a segment's header is damaged");
+                kept.extend(self.lock_unless_readable(segment, Some(key))?);
+                continue;
             }
             kept.push(segment);
         }
         Ok(kept)
-    }
-
-    fn find_ends(&mut self, found: &[Found]) -> BTreeMap<u64, Segment> {
-        let mut segments = BTreeMap::new();
-        for this in found {
-            let end = self.ends.get(&this.ordinal).copied();
-            segments.insert(this.ordinal, self.end_of(this, end));
-        }
-        let newest = found.last();
-        self.report.torn_bytes = newest.map_or(0, |newest| {
-            newest.file_bytes - segments[&newest.ordinal].valid_bytes.min(newest.file_bytes)
-        });
-        let mut named: Vec<SegmentEnd> = self.ends.values().copied().collect();
-        named.sort_unstable_by_key(|end| end.ordinal);
-        for end in named {
-            self.check_missing(&segments, end);
-        }
-        self.check_continuity(&segments);
-        // Only its header knew where the oldest one began.
-        if let Some((oldest, scanned)) = found.first().and_then(|f| Some((f, f.scanned.as_ref()?)))
-            && oldest.header.is_none()
-            && scanned.is_beheaded
-        {
-            self.note(oldest.ordinal, scanned.epoch, 0, scanned.first_seq);
-        }
-        segments
-    }
-
-    /// Numbers of an epoch go on from segment to segment, whatever their headers say.
-    fn check_continuity(&mut self, segments: &BTreeMap<u64, Segment>) {
-        let mut before: Option<(u64, Segment)> = None;
-        for (&ordinal, &segment) in segments {
-            match before {
-                Some((at, before)) if before.epoch == segment.epoch => {
-                    self.note(at, segment.epoch, before.next_seq, segment.first_seq);
-                }
-                // Without an older one, what came before may be retired.
-                Some(_) => self.note(ordinal, segment.epoch, 0, segment.first_seq),
-                None => {}
-            }
-            before = Some((ordinal, segment));
-        }
-    }
-
-    /// Reports what stood in a segment that another one names and that is not there.
-    fn check_missing(&mut self, segments: &BTreeMap<u64, Segment>, named: SegmentEnd) {
-        let before = segments.range(..named.ordinal).next_back();
-        // Segments are retired oldest first: without an older one, also among those that were set
-        // aside, it was simply retired.
-        let is_oldest = before.is_none() && self.lost.iter().all(|lost| *lost > named.ordinal);
-        if segments.contains_key(&named.ordinal) || is_oldest {
-            return;
-        }
-        let first_seq = match before {
-            Some((_, segment)) if segment.epoch == named.epoch => segment.next_seq,
-            _ => 0,
-        };
-        self.note(named.ordinal, named.epoch, first_seq, named.next_seq);
-    }
-
-    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
-        let file_bytes = found.file_bytes;
-        if let (Some(header), Some(end)) = (found.header, declared) {
-            return Segment {
-                epoch: header.epoch,
-                first_seq: header.first_seq,
-                next_seq: end.next_seq.max(header.first_seq),
-                valid_bytes: end.valid_bytes.min(file_bytes),
-                file_bytes,
-            };
-        }
-        let scan = || scan_file(&*found.file, file_bytes, found.header);
-        let Some(scanned) = found.scanned.clone().or_else(scan) else {
-            // Not reached: without a header it was scanned, and with one a scan has a result.
-            let (epoch, valid_bytes) = (Epoch(0), file_bytes);
-            return Segment { epoch, first_seq: 0, next_seq: 0, valid_bytes, file_bytes };
-        };
-        for (first_seq, next_seq) in scanned.damaged {
-            self.note(found.ordinal, scanned.epoch, first_seq, next_seq);
-        }
-        let mut next_seq = scanned.next_seq;
-        if let Some(end) = declared.filter(|end| end.next_seq > next_seq) {
-            self.note(found.ordinal, scanned.epoch, next_seq, end.next_seq);
-            next_seq = end.next_seq;
-        }
-        Segment {
-            epoch: scanned.epoch,
-            first_seq: scanned.first_seq,
-            next_seq,
-            valid_bytes: scanned.valid_bytes,
-            file_bytes,
-        }
-    }
-
-    fn note(&mut self, segment: u64, epoch: Epoch, first_seq: u64, next_seq: u64) {
-        let covers = |known: &DamagedRange| {
-            known.epoch == epoch && known.first_seq <= first_seq && next_seq <= known.next_seq
-        };
-        if first_seq < next_seq && !self.report.damaged.iter().any(covers) {
-            self.report.damaged.push(DamagedRange { segment, epoch, first_seq, next_seq });
-        }
     }
 
     /// Writes a segment's last record once more and syncs it.
@@ -329,11 +296,32 @@ impl Recovery {
         }
     }
 
+    fn shared(&mut self, segments: BTreeMap<u64, Segment>, epoch: Epoch) -> Arc<Shared> {
+        let mut state = State {
+            lane: self.lane,
+            segments,
+            retired: None,
+            ordinal_max: self.report.ordinal_max,
+            epoch,
+            next_seq: 0,
+            damaged: VecDeque::new(),
+            damaged_entries: 0,
+            has_forgotten: false,
+            untold_bytes_max: self.config.untold_bytes_max,
+            told: HashMap::new(),
+            listed: Vec::new(),
+            released: VecDeque::new(),
+        };
+        for range in &self.report.damaged {
+            state.note_damage(*range);
+        }
+        Arc::new(Shared::new(self.disk.clone(), self.config.keys.clone(), state))
+    }
+
     fn finish(
         mut self,
-        config: LogConfig,
         segments: BTreeMap<u64, Segment>,
-        ordinal_max: u64,
+        ordinal_floor: u64,
         mut epochs: Epochs,
     ) -> Opened {
         let end = segments.last_key_value().map(|(&ordinal, segment)| SegmentEnd {
@@ -342,26 +330,12 @@ impl Recovery {
             next_seq: segment.next_seq,
             valid_bytes: segment.valid_bytes,
         });
-        self.report.segments = segments.len();
-        self.report.entries =
-            segments.values().map(|segment| segment.next_seq - segment.first_seq).sum();
         let epoch = epochs();
-        let mut state = State {
-            segments,
-            retired: None,
-            ordinal_max,
-            epoch,
-            next_seq: 0,
-            damaged: VecDeque::new(),
-            damaged_entries: 0,
-            untold_bytes_max: config.untold_bytes_max,
-            told: HashMap::new(),
-            released: VecDeque::new(),
-        };
-        for range in &self.report.damaged {
-            state.note_damage(*range);
-        }
-        let shared = Arc::new(Shared::new(self.disk, state));
+        let shared = self.shared(segments, epoch);
+        shared.state().ordinal_max = self.report.ordinal_max.max(ordinal_floor);
+        let config = self.config;
+        let compression = if config.compress { Compression::Lz4 } else { Compression::None };
+        let encoder = Encoder::new(compression, config.keys.newest());
         let writer = Writer {
             shared: shared.clone(),
             config,
@@ -370,7 +344,7 @@ impl Recovery {
             next_seq: 0,
             end,
             active: None,
-            encoder: Encoder::new(config.compress),
+            encoder,
         };
         Opened { writer, log: Log { shared }, report: self.report }
     }

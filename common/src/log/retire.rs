@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use crate::event::Epoch;
 
+use super::seal::KeyId;
 use super::segment::{self, FileKind};
-use super::state::Shared;
+use super::state::{Segment, Shared};
 use super::{DamagedRange, EpochStat, LogError, Position, Reader};
 
 /// How many damaged segments are kept for people to look at; what was lost in later ones is
@@ -42,6 +43,23 @@ pub struct LogStat {
     pub damaged_entries: u64,
 }
 
+/// A segment as it stands on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its ordinal.
+    pub ordinal: u64,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The number of its first entry.
+    pub first_seq: u64,
+    /// The number after its last entry's.
+    pub next_seq: u64,
+    /// What it takes.
+    pub file_bytes: u64,
+    /// What it is sealed with.
+    pub key: KeyId,
+}
+
 impl Log {
     /// A reader of the synced entries after `after`, or of all.
     pub fn reader(&self, after: Option<Position>) -> Reader {
@@ -61,8 +79,7 @@ impl Log {
 
     /// Takes every entry up to and including `position` as done with, without touching the disk.
     pub fn mark_retired(&self, position: Position) {
-        let mut state = self.shared.state();
-        state.retired = state.retired.max(Some(position));
+        self.shared.state().mark_retired(position);
     }
 
     /// The last entry that is retired.
@@ -82,10 +99,16 @@ impl Log {
         self.shared.state().note_told(epochs, damaged);
     }
 
-    /// Whether damage waits to be told. Until then where retirement stands should not be written
-    /// down: read again after a restart, the damage is found again.
-    pub fn holds_damage(&self) -> bool {
-        self.shared.state().holds_damage()
+    /// Another lane tells of these epochs: what is kept in this one for that can go.
+    pub fn note_listed(&self, epochs: impl IntoIterator<Item = Epoch>) {
+        let listed = epochs.into_iter().collect();
+        self.shared.state().listed = listed;
+    }
+
+    /// Whether where retirement stands should not be written down for now: damage waits to be told,
+    /// and read again after a restart it is found again; or a segment was left out of this life.
+    pub fn holds_position(&self) -> bool {
+        self.shared.state().holds_position()
     }
 
     /// Removes the segments of which everything is retired and told. One that is known to be damaged is
@@ -104,7 +127,8 @@ impl Log {
             };
             let is_damaged = state.is_damaged(ordinal);
             drop(state);
-            match self.give_back(ordinal, is_damaged) {
+            let name = self.shared.file_name(ordinal, &removed);
+            match self.give_back(ordinal, &name, is_damaged) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     self.shared.state().restore(ordinal, removed);
                     return Err(LogError::disk("remove a segment")(error));
@@ -116,20 +140,20 @@ impl Log {
         }
     }
 
-    fn give_back(&self, ordinal: u64, is_damaged: bool) -> std::io::Result<()> {
-        let (disk, name) = (&self.shared.disk, segment::file_name(ordinal));
+    fn give_back(&self, ordinal: u64, name: &str, is_damaged: bool) -> std::io::Result<()> {
+        let disk = &self.shared.disk;
         if !is_damaged {
-            return disk.remove(&name);
+            return disk.remove(name);
         }
         let names = disk.list()?;
         let kinds = names.iter().filter_map(|name| segment::parse_name(name));
-        if kinds.filter(|kind| matches!(kind, FileKind::Damaged(_))).count() >= SET_ASIDE_MAX {
+        if kinds.filter(|(.., kind)| *kind == FileKind::Damaged).count() >= SET_ASIDE_MAX {
             tracing::warn!(segment = ordinal, "a damaged segment is removed: enough are set aside");
-            return disk.remove(&name);
+            return disk.remove(name);
         }
-        let aside = segment::damaged_name(ordinal);
+        let aside = self.name_of(ordinal, FileKind::Damaged);
         tracing::warn!(file = aside, "a damaged segment is set aside; it can be removed by hand");
-        disk.rename(&name, &aside)
+        disk.rename(name, &aside)
     }
 
     /// Bytes of all segments; cheaper than [`Self::stat`].
@@ -155,6 +179,53 @@ impl Log {
 
     /// The epoch of a segment that is still there.
     pub fn epoch_of(&self, segment: u64) -> Option<Epoch> {
-        self.shared.state().segments.get(&segment).map(|segment| segment.epoch)
+        self.segment(segment).map(|segment| segment.epoch)
+    }
+
+    /// All segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let state = self.shared.state();
+        let info = |(&ordinal, segment): (&u64, &Segment)| {
+            let Segment { epoch, first_seq, next_seq, file_bytes, key, .. } = *segment;
+            SegmentInfo { ordinal, epoch, first_seq, next_seq, file_bytes, key }
+        };
+        state.segments.iter().map(info).collect()
+    }
+
+    /// The epochs of its segments, oldest first.
+    pub fn segment_epochs(&self) -> Vec<Epoch> {
+        let state = self.shared.state();
+        let mut epochs: Vec<Epoch> = state.segments.values().map(|one| one.epoch).collect();
+        epochs.dedup();
+        epochs
+    }
+
+    pub(super) fn segment(&self, ordinal: u64) -> Option<Segment> {
+        self.shared.state().segments.get(&ordinal).copied()
+    }
+
+    /// Takes a segment up that stands whole and durable in this lane.
+    pub(super) fn adopt(&self, ordinal: u64, segment: Segment) {
+        // Its epoch may have been released with the last segment before it.
+        self.shared.state().restore(ordinal, segment);
+        self.shared.grown.notify_all();
+    }
+
+    /// Whether a segment at or after this one is there, or was retired.
+    pub(super) fn is_beyond(&self, ordinal: u64) -> bool {
+        let state = self.shared.state();
+        state.segments.last_key_value().is_some_and(|(last, _)| *last >= ordinal)
+            || state.retired.is_some_and(|retired| retired.segment >= ordinal)
+    }
+
+    /// Takes a segment for not there; its file is left as it is.
+    pub(super) fn forget(&self, ordinal: u64) {
+        let mut state = self.shared.state();
+        state.segments.remove(&ordinal);
+        state.has_forgotten = true;
+    }
+
+    pub(super) fn name_of(&self, ordinal: u64, kind: FileKind) -> String {
+        segment::name_of(self.shared.lane, ordinal, kind)
     }
 }

@@ -6,6 +6,7 @@ use crate::event::Epoch;
 
 use super::disk::DiskFile;
 use super::record::{self, RecordHeader};
+use super::seal::KeyId;
 use super::segment::{RECORDS_AT, SegmentHeader};
 
 /// How much is searched at a time for the next valid record.
@@ -106,6 +107,8 @@ impl Scan<'_> {
 #[derive(Clone, Debug)]
 pub(super) struct Scanned {
     pub(super) epoch: Epoch,
+    /// What its records are sealed with.
+    pub(super) key: KeyId,
     pub(super) first_seq: u64,
     pub(super) next_seq: u64,
     /// Whether its first valid record is not where the first one stands.
@@ -119,10 +122,17 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    fn empty(epoch: Epoch, first_seq: u64) -> Self {
-        let (valid_bytes, last_record, damaged) = (RECORDS_AT, None, Vec::new());
-        let (next_seq, is_beheaded) = (first_seq, false);
-        Self { epoch, first_seq, next_seq, is_beheaded, valid_bytes, last_record, damaged }
+    fn empty(epoch: Epoch, key: KeyId, first_seq: u64) -> Self {
+        Self {
+            epoch,
+            key,
+            first_seq,
+            next_seq: first_seq,
+            is_beheaded: false,
+            valid_bytes: RECORDS_AT,
+            last_record: None,
+            damaged: Vec::new(),
+        }
     }
 }
 
@@ -140,7 +150,7 @@ pub(super) fn scan_file(
         epoch: header.map(|header| header.epoch),
         seq_min: header.map_or(0, |header| header.first_seq),
     };
-    let mut result = header.map(|header| Scanned::empty(header.epoch, header.first_seq));
+    let mut result = header.map(|head| Scanned::empty(head.epoch, head.key, head.first_seq));
     let mut at = RECORDS_AT;
     while at + record::HEADER_BYTES as u64 <= range.end {
         let valid = patiently(|| {
@@ -152,7 +162,8 @@ pub(super) fn scan_file(
             _ => range.find(at, &mut buf),
         };
         let Some((place, header)) = found else { break };
-        let scanned = result.get_or_insert_with(|| Scanned::empty(header.epoch, header.first_seq));
+        let begin = || Scanned::empty(header.epoch, header.key, header.first_seq);
+        let scanned = result.get_or_insert_with(begin);
         scanned.is_beheaded |= at == RECORDS_AT && place > at;
         if header.first_seq > scanned.next_seq {
             scanned.damaged.push((scanned.next_seq, header.first_seq));

@@ -79,6 +79,11 @@ impl SimDisk {
         sim.operations_until_cut = None;
     }
 
+    /// What all files take.
+    pub fn used_bytes(&self) -> u64 {
+        self.sim().used_bytes()
+    }
+
     /// Flips one bit of a file, on the platter and in the cache. Returns false if the file is
     /// shorter or not there.
     pub fn flip_bit(&self, name: &str, offset: u64, bit: u8) -> bool {

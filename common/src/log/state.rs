@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::event::Epoch;
 
 use super::disk::Disk;
+use super::seal::{KeyId, Keys};
+use super::segment::{self, FileKind, Lane, Moved};
 use super::{DamagedRange, EpochStat, Position};
 
 /// How many damaged ranges are remembered; later ones are only counted.
@@ -15,7 +17,10 @@ const DAMAGED_MAX: usize = 1024;
 const RELEASED_MAX: usize = 256;
 
 pub(super) struct Shared {
+    pub(super) lane: Lane,
     pub(super) disk: Arc<dyn Disk>,
+    /// What opens sealed records.
+    pub(super) keys: Keys,
     state: Mutex<State>,
     /// Notified when synced records were added.
     pub(super) grown: Condvar,
@@ -24,6 +29,7 @@ pub(super) struct Shared {
 }
 
 pub(super) struct State {
+    pub(super) lane: Lane,
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) retired: Option<Position>,
     /// The greatest ordinal ever seen, whether its file is still there or not.
@@ -32,10 +38,14 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) damaged: VecDeque<Damage>,
     pub(super) damaged_entries: u64,
+    /// A segment whose file is there counts as not there.
+    pub(super) has_forgotten: bool,
     /// See [`super::LogConfig::untold_bytes_max`].
     pub(super) untold_bytes_max: u64,
     /// Where ended epochs ended, as somebody outside has noted.
     pub(super) told: HashMap<Epoch, u64>,
+    /// Epochs that another lane tells of, so that this one need not be kept for them.
+    pub(super) listed: Vec<Epoch>,
     /// Epochs whose last segment had to go before somebody was told.
     pub(super) released: VecDeque<EpochStat>,
 }
@@ -58,11 +68,31 @@ pub(super) struct Segment {
     pub(super) valid_bytes: u64,
     /// What it takes on the disk.
     pub(super) file_bytes: u64,
+    /// What its file's name says; a locked one that can be read now keeps it until it is removed.
+    pub(super) kind: FileKind,
+    /// Why and when it was moved to this lane, if it was.
+    pub(super) moved: Option<Moved>,
+    /// What its records are sealed with.
+    pub(super) key: KeyId,
+}
+
+impl Segment {
+    /// Whether it goes on from the segment before it.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.kind == FileKind::Segment && self.moved.is_none()
+    }
 }
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, state: State) -> Self {
-        Self { disk, state: Mutex::new(state), grown: Condvar::new(), removing: Mutex::new(()) }
+    pub(super) fn new(disk: Arc<dyn Disk>, keys: Keys, state: State) -> Self {
+        let lane = state.lane;
+        let (state, grown, removing) = (Mutex::new(state), Condvar::new(), Mutex::new(()));
+        Self { lane, disk, keys, state, grown, removing }
+    }
+
+    /// The name of a segment's file.
+    pub(super) fn file_name(&self, ordinal: u64, segment: &Segment) -> String {
+        segment::name_of(self.lane, ordinal, segment.kind)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -80,11 +110,41 @@ impl State {
         })
     }
 
-    /// The oldest segment, if it can be removed: all of it is retired, it is not the newest, and
-    /// what only it can tell is told.
+    /// Everything up to and including `position` is done with.
+    pub(super) fn mark_retired(&mut self, position: Position) {
+        self.retired = self.retired.max(Some(position));
+        self.retire_damage();
+    }
+
+    /// What is damaged and comes next is done with as well: where nothing follows it, nobody would
+    /// ever acknowledge more.
+    fn retire_damage(&mut self) {
+        while let Some((ordinal, segment)) =
+            self.segments.iter().find(|(at, one)| !self.is_retired(**at, one))
+        {
+            let next = match self.retired {
+                Some(retired) if retired.segment == *ordinal => retired.seq.saturating_add(1),
+                _ => segment.first_seq,
+            };
+            // As its own reader found it: what others say of its numbers is a guess.
+            let of_next = |range: &&DamagedRange| {
+                range.segment == *ordinal
+                    && range.epoch == segment.epoch
+                    && (range.first_seq..range.next_seq).contains(&next)
+            };
+            let ranges = self.damaged.iter().map(|damage| &damage.range).filter(of_next);
+            let end = ranges.map(|range| range.next_seq.min(segment.next_seq)).max();
+            let Some(last) = end.filter(|end| *end > next).map(|end| end - 1) else { return };
+            self.retired = Some(Position { segment: *ordinal, epoch: segment.epoch, seq: last });
+        }
+    }
+
+    /// The oldest segment, if it can be removed: all of it is retired, it is not the newest of the
+    /// main lane, and what only it can tell is told.
     pub(super) fn removable(&self) -> Option<u64> {
         let (ordinal, segment) = self.segments.first_key_value()?;
-        let is_done = self.segments.len() > 1 && self.is_retired(*ordinal, segment);
+        let is_newest = self.segments.len() == 1 && self.lane == Lane::Main;
+        let is_done = !is_newest && self.is_retired(*ordinal, segment);
         (is_done && (self.is_told(*ordinal, segment) || !self.may_hold())).then_some(*ordinal)
     }
 
@@ -99,8 +159,9 @@ impl State {
         let told = self.told.get(&segment.epoch).copied();
         let is_end_told = || told.is_some_and(|end| end >= segment.next_seq);
         let untold = |damage: &Damage| damage.range.segment == ordinal && !damage.told;
-        (!self.is_last_of_epoch(ordinal, segment.epoch) || is_end_told())
-            && !self.damaged.iter().any(untold)
+        let is_needed =
+            self.is_last_of_epoch(ordinal, segment.epoch) && !self.listed.contains(&segment.epoch);
+        (!is_needed || is_end_told()) && !self.damaged.iter().any(untold)
     }
 
     fn is_last_of_epoch(&self, ordinal: u64, epoch: Epoch) -> bool {
@@ -108,10 +169,11 @@ impl State {
         next.is_none_or(|(_, next)| next.epoch != epoch)
     }
 
-    /// Whether damage waits to be told: where retirement stands must not be written down until
-    /// then, so that the damage is found again after a restart.
-    pub(super) fn holds_damage(&self) -> bool {
-        self.may_hold() && self.damaged.iter().any(|damage| !damage.told)
+    /// Whether where retirement stands must not be written down: damage waits to be told, and is
+    /// to be found again after a restart; or a segment counts as not there until then, and must
+    /// not count as retired because later ones are.
+    pub(super) fn holds_position(&self) -> bool {
+        self.has_forgotten || self.may_hold() && self.damaged.iter().any(|damage| !damage.told)
     }
 
     /// Takes a segment away whose file is about to be removed.
@@ -130,13 +192,13 @@ impl State {
         self.segments.remove(&ordinal)
     }
 
-    /// Puts back what was released: its file could not be removed.
+    /// Puts a segment there: its file could not be removed, or came from another lane.
     pub(super) fn restore(&mut self, ordinal: u64, segment: Segment) {
         self.released.retain(|old| old.epoch != segment.epoch);
         self.segments.insert(ordinal, segment);
     }
 
-    /// What is known of each epoch, oldest first; the last one is the one being written.
+    /// What is known of each epoch, oldest first; the last one of the main lane is being written.
     pub(super) fn epochs(&self) -> Vec<EpochStat> {
         let mut epochs: Vec<EpochStat> = self.released.iter().copied().collect();
         let has_segment = |epoch| self.segments.values().any(|segment| segment.epoch == epoch);
@@ -173,7 +235,7 @@ impl State {
                 _ => segment.first_seq,
             };
         }
-        if epochs.last().is_none_or(|last| last.epoch != self.epoch) {
+        if self.lane == Lane::Main && epochs.last().is_none_or(|last| last.epoch != self.epoch) {
             epochs.push(EpochStat { epoch: self.epoch, next_seq: 0, retired_seq: 0 });
         }
         epochs
@@ -221,13 +283,7 @@ impl State {
 
     /// Remembers a damaged range once. Returns whether it was new.
     pub(super) fn note_damage(&mut self, range: DamagedRange) -> bool {
-        let known = |Damage { range: old, .. }: &Damage| {
-            old.segment == range.segment
-                && old.epoch == range.epoch
-                && old.first_seq <= range.first_seq
-                && range.next_seq <= old.next_seq
-        };
-        if self.damaged.iter().any(known) {
+        if self.damaged.iter().any(|damage| damage.range.covers(&range)) {
             return false;
         }
         self.damaged_entries = self.damaged_entries.saturating_add(range.entries());
@@ -238,6 +294,7 @@ impl State {
         if self.damaged.len() < DAMAGED_MAX {
             self.damaged.push_back(Damage { range, told: false });
         }
+        self.retire_damage();
         true
     }
 }

@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Disk;
+use super::record::Compression;
 use super::sim::{Faults, SimDisk};
 use super::*;
+
+mod bounds;
+mod keys;
+mod moves;
 
 const NO_WAIT: Duration = Duration::ZERO;
 
@@ -14,6 +19,7 @@ fn config(segment_bytes: u64) -> LogConfig {
         segment_bytes,
         retired_segment_bytes_max: u64::MAX,
         compress: false,
+        keys: Keys::none(),
         untold_bytes_max: 0,
     }
 }
@@ -255,7 +261,7 @@ fn bytes_inside_an_entry_never_pass_for_a_record() {
     let mut forged = Group::new();
     forged.push(&entry(666));
     // A whole valid record of an epoch that is not this one, inside an entry.
-    let inner = record::Encoder::new(false).encode(&forged, Epoch(1), 1).to_vec();
+    let inner = record::Encoder::new(Compression::None, None).encode(&forged, Epoch(1), 1).to_vec();
     let mut group = Group::new();
     group.push(&inner);
     opened.writer.append(&group).unwrap();

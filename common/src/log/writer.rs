@@ -6,7 +6,7 @@ use crate::event::Epoch;
 
 use super::disk::DiskFile;
 use super::record::{Encoder, GROUP_BYTES_MAX, Group};
-use super::segment::{self, RECORDS_AT, SegmentEnd, SegmentHeader};
+use super::segment::{self, FileKind, Origin, RECORDS_AT, SegmentEnd, SegmentHeader};
 use super::state::{Segment, Shared};
 use super::{LogConfig, LogError, Position};
 
@@ -90,7 +90,16 @@ impl Writer {
         let (ordinal, first_seq, next_seq) = (active.ordinal, active.first_seq, self.next_seq);
         let valid_bytes = active.synced_bytes;
         self.end = Some(SegmentEnd { ordinal, epoch, next_seq, valid_bytes });
-        let segment = Segment { epoch, first_seq, next_seq, valid_bytes, file_bytes: valid_bytes };
+        let segment = Segment {
+            epoch,
+            first_seq,
+            next_seq,
+            valid_bytes,
+            file_bytes: valid_bytes,
+            kind: FileKind::Segment,
+            moved: None,
+            key: self.shared.keys.newest_id(),
+        };
         let mut state = self.shared.state();
         state.segments.insert(ordinal, segment);
         state.epoch = epoch;
@@ -122,7 +131,8 @@ impl Writer {
             ordinal,
             epoch: self.epoch,
             first_seq: self.next_seq,
-            previous: self.end,
+            key: self.shared.keys.newest_id(),
+            origin: Origin::Written { previous: self.end },
         };
         let disk = &self.shared.disk;
         let file = disk.create(&segment::file_name(ordinal));

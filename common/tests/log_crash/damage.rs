@@ -10,6 +10,7 @@ use penstock_common::log::{self, DamagedRange, Group, LogConfig, Position};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::model::keys;
 use super::{given_seed, seeds};
 
 const RUNS: u64 = 300;
@@ -26,11 +27,11 @@ fn content(n: u64, rng: &mut ChaCha8Rng) -> Vec<u8> {
     out
 }
 
-fn write_log(disk: &SimDisk, config: LogConfig, rng: &mut ChaCha8Rng) -> Vec<(Position, Vec<u8>)> {
+fn write_log(disk: &SimDisk, config: &LogConfig, rng: &mut ChaCha8Rng) -> Vec<(Position, Vec<u8>)> {
     let mut written: Vec<(Position, Vec<u8>)> = Vec::new();
     for _ in 0..rng.random_range(1..4) {
         let epoch = Epoch(rng.random_range(1..=i64::MAX as u64));
-        let opened = log::open(Arc::new(disk.clone()), config, 0, move || epoch).unwrap();
+        let opened = log::open(Arc::new(disk.clone()), config.clone(), 0, move || epoch).unwrap();
         let mut writer = opened.writer;
         for _ in 0..rng.random_range(1..30) {
             let (mut group, mut entries) = (Group::new(), Vec::new());
@@ -76,9 +77,10 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
         segment_bytes: rng.random_range(1_000..300_000),
         retired_segment_bytes_max: u64::MAX,
         compress: rng.random(),
+        keys: keys(rng.random_range(0..3)),
         untold_bytes_max: 0,
     };
-    let written = write_log(&disk, config, &mut rng);
+    let written = write_log(&disk, &config, &mut rng);
     let (ordinals, what): (Vec<u64>, Vec<String>) =
         (0..rng.random_range(1..4)).map(|_| damage(&disk, &mut rng)).unzip();
     let epoch = Epoch(rng.random_range(1..=i64::MAX as u64));

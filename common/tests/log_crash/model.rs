@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use penstock_common::event::Epoch;
 use penstock_common::log::disk::Disk;
+use penstock_common::log::seal::{KEY_BYTES, Key, KeyId, Keys};
 use penstock_common::log::sim::{Faults, SimDisk};
 use penstock_common::log::{
     self, DamagedRange, Group, Log, LogConfig, Opened, Position, Reader, Writer,
@@ -50,6 +51,8 @@ struct Run {
     disk: Arc<dyn Disk>,
     config: LogConfig,
     has_faults: bool,
+    /// How many keys there are by now; 0: nothing is sealed.
+    keys: u32,
     /// Entries are their id and bytes that follow from it.
     submitted: u64,
     numbers: HashMap<(Epoch, u64), u64>,
@@ -79,6 +82,7 @@ pub(crate) fn run(seed: u64, wrap: impl Fn(SimDisk) -> Arc<dyn Disk>) -> Result<
         segment_bytes: rng.random_range(500..12_000),
         retired_segment_bytes_max: rng.random_range(0..4_000),
         compress: rng.random(),
+        keys: keys(0),
         untold_bytes_max: if rng.random() { u64::MAX } else { 0 },
     };
     let has_faults = rng.random_bool(0.6);
@@ -88,6 +92,7 @@ pub(crate) fn run(seed: u64, wrap: impl Fn(SimDisk) -> Arc<dyn Disk>) -> Result<
         sim,
         config,
         has_faults,
+        keys: 0,
         submitted: 0,
         numbers: HashMap::new(),
         places: HashMap::new(),
@@ -100,6 +105,15 @@ pub(crate) fn run(seed: u64, wrap: impl Fn(SimDisk) -> Arc<dyn Disk>) -> Result<
         run.live().map_err(|error| format!("life {life}: {error}"))?;
     }
     Ok(run.outcome)
+}
+
+/// So many keys, of which the last one seals.
+pub(crate) fn keys(count: u32) -> Keys {
+    let key = |id: u32| Key::new(KeyId(id), &[id as u8; KEY_BYTES]);
+    match count {
+        0 => Keys::none(),
+        count => Keys::new((1..=count).map(key).collect()),
+    }
 }
 
 fn content(id: u64) -> Vec<u8> {
@@ -122,11 +136,16 @@ fn id_of(entry: &[u8]) -> Result<u64, String> {
 
 impl Run {
     fn live(&mut self) -> Check {
+        // Rotated, or introduced, now and then.
+        if self.rng.random_bool(0.2) {
+            self.keys += 1;
+            self.config.keys = keys(self.keys);
+        }
         let Some(Opened { writer, log, report }) = self.open()? else { return Ok(()) };
         self.sim.cut_after(u64::MAX);
         self.sim.set_faults(Faults::default());
         let expected = self.verify(&log, &report.damaged)?;
-        self.told.check(&log, self.config, &self.required)?;
+        self.told.check(&log, &self.config, &self.required)?;
         let after = self.retired.filter(|_| self.rng.random_bool(0.7));
         if let Some(after) = after {
             log.mark_retired(after);
@@ -166,7 +185,7 @@ impl Run {
             let mut epochs = ChaCha8Rng::seed_from_u64(self.rng.random());
             let epochs = move || Epoch(epochs.random_range(1..=i64::MAX as u64));
             let floor = self.retired.map_or(0, |retired| retired.segment);
-            match log::open(self.disk.clone(), self.config, floor, epochs) {
+            match log::open(self.disk.clone(), self.config.clone(), floor, epochs) {
                 Ok(opened) if self.sim.is_powered() => return Ok(Some(opened)),
                 Err(error) if self.sim.is_powered() => {
                     if !self.has_faults {
@@ -209,7 +228,7 @@ impl Run {
                 Ok(())
             }
             95..97 => {
-                self.told.check(&life.log, self.config, &self.required)?;
+                self.told.check(&life.log, &self.config, &self.required)?;
                 self.told.tell(&life.log);
                 Ok(())
             }

@@ -37,7 +37,7 @@ impl Told {
     pub(crate) fn check(
         &self,
         log: &Log,
-        config: LogConfig,
+        config: &LogConfig,
         required: &BTreeMap<Position, u64>,
     ) -> Result<(), String> {
         let stat = log.stat();

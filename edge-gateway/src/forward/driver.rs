@@ -10,11 +10,11 @@ use penstock_common::status::GatewayStatus;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::lanes::STALL;
 use super::link::Link;
 use super::metrics::ForwardMetrics;
 use super::report::{self, Reporter, StatusConfig};
 use super::settle::Settled;
+use super::tell::{Silence, stalled};
 use super::track::Track;
 use super::view::SharedView;
 use super::{Connect, Delivery, KafkaConfig, STATUS_TOKEN};
@@ -35,6 +35,9 @@ const LAST_STATUS_WAIT: [Duration; 2] = [Duration::from_secs(2), Duration::from_
 /// The most bytes of a batch at first.
 const BATCH_BYTES_MAX: usize = 1_000_000;
 
+/// What gave way may have this part of what may be in flight.
+const DEAD_SHARE: usize = 4;
+
 /// How often the view and the gauges are renewed.
 const VIEW_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -50,8 +53,10 @@ pub struct Driver<C> {
     pub clock: Arc<dyn Clock>,
     /// The gateway's name, for the headers.
     pub gateway: Arc<str>,
-    /// Where entries come from.
+    /// Where events come from.
     pub reader: SpoolReader,
+    /// Where those that gave way come from.
+    pub dead_reader: SpoolReader,
     /// Where they are retired.
     pub spool: SpoolHandle,
     /// While it says true, entries stay in the spool; statuses go on.
@@ -86,7 +91,9 @@ impl<C: Connect> Driver<C> {
 /// The forwarder while it runs.
 struct Forwarder<C> {
     driver: Driver<C>,
+    /// Events, and what gave way: on the same producers, and neither waits for the other.
     track: Track,
+    dead: Track,
     reporter: Reporter,
     backoff: Backoff,
     /// What a topic's limit on batches has been found to allow.
@@ -98,14 +105,6 @@ struct Forwarder<C> {
     view_at: Instant,
 }
 
-/// For how long the bus has been waited for in vain.
-struct Silence {
-    since: Option<Instant>,
-    told_at: Instant,
-    /// The last status did not arrive.
-    is_status_refused: bool,
-}
-
 /// The producers, and when the drain is over.
 struct Session<P> {
     link: Link<P>,
@@ -115,9 +114,15 @@ struct Session<P> {
 impl<C: Connect> Forwarder<C> {
     fn new(driver: Driver<C>) -> Self {
         let now = Instant::now();
-        let reader = driver.reader.another();
+        let (reader, dead_reader) = (driver.reader.another(), driver.dead_reader.another());
+        let dead_config = KafkaConfig {
+            in_flight_bytes_max: driver.config.in_flight_bytes_max / DEAD_SHARE,
+            in_flight_records_max: (driver.config.in_flight_records_max / DEAD_SHARE).max(1),
+            ..driver.config.clone()
+        };
         Self {
-            track: Track::new(driver.gateway.clone(), reader, &driver.config, now),
+            track: Track::new(driver.gateway.clone(), reader, 0, &driver.config, now),
+            dead: Track::new(driver.gateway.clone(), dead_reader, 1, &dead_config, now),
             reporter: Reporter::new(driver.status, now),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
             batch_bytes_max: BATCH_BYTES_MAX,
@@ -149,6 +154,7 @@ impl<C: Connect> Forwarder<C> {
             );
             self.driver.view.update(|view| view.complaint = Some(reason));
             self.track.give_up();
+            self.dead.give_up();
             // What was on its way went with the producer.
             self.reporter.answered();
             wait_unless(shutdown, delay);
@@ -165,9 +171,9 @@ impl<C: Connect> Forwarder<C> {
             if shutdown.is_cancelled() {
                 let limit = Duration::from_millis(self.driver.config.drain_ms_max);
                 let until = *session.drain_until.get_or_insert_with(|| Instant::now() + limit);
-                if self.track.flight.is_empty() || Instant::now() >= until {
+                if self.in_flight() == 0 || Instant::now() >= until {
                     self.report_last(&mut session.link);
-                    let in_flight = self.track.flight.len();
+                    let in_flight = self.in_flight();
                     tracing::info!(in_flight, "forwarding ends; the rest stays in the spool");
                     return Outcome::Drained;
                 }
@@ -191,15 +197,28 @@ impl<C: Connect> Forwarder<C> {
         if session.drain_until.is_some() || is_held {
             return self.serve(link, WAIT);
         }
-        self.track.learn(link, now);
-        if self.track.advance(link, now)? {
+        let mut has_moved = false;
+        for track in [&mut self.track, &mut self.dead] {
+            track.learn(link, now);
+            has_moved |= track.advance(link, now)?;
+        }
+        if has_moved {
             return Ok(());
         }
-        if self.track.flight.is_empty() && !self.reporter.is_on_its_way() {
+        if self.in_flight() == 0 && !self.reporter.is_on_its_way() {
             self.track.wait_for_entries(IDLE_WAIT, now);
             return Ok(());
         }
         self.serve(link, WAIT)
+    }
+
+    /// Records in flight of both tracks.
+    const fn in_flight(&self) -> usize {
+        self.track.flight.len() + self.dead.flight.len()
+    }
+
+    fn stalled(&self, now: Instant) -> usize {
+        stalled([&self.track, &self.dead], now)
     }
 
     /// Takes the bus's answers, waiting up to `wait` for some.
@@ -215,8 +234,13 @@ impl<C: Connect> Forwarder<C> {
             Some(delivery)
         });
         let metrics = &self.driver.metrics;
-        let Settled { acknowledged, end } =
-            self.track.settle(records, &mut self.batch_bytes_max, metrics, now);
+        let dead = &self.dead.flight;
+        let (dead, main): (Vec<_>, Vec<_>) = records.partition(|record| dead.is_of(record.token));
+        let mut settle = |track: &mut Track, answers: Vec<Delivery>| {
+            track.settle(answers.into_iter(), &mut self.batch_bytes_max, metrics, now)
+        };
+        let (main, dead) = (settle(&mut self.track, main), settle(&mut self.dead, dead));
+        let Settled { acknowledged, end } = main.and(dead);
         metrics.acknowledged.inc_by(acknowledged);
         if acknowledged > 0 {
             self.silence.since = None;
@@ -225,6 +249,9 @@ impl<C: Connect> Forwarder<C> {
         if let Some(position) = self.track.acks.retire() {
             self.driver.spool.retire(position);
             self.backoff.reset();
+        }
+        if let Some(position) = self.dead.acks.retire() {
+            self.driver.spool.retire_dead(position);
         }
         if let Some(result) = status {
             self.status_answered(result.map_err(|refusal| refusal.reason));
@@ -265,7 +292,7 @@ impl<C: Connect> Forwarder<C> {
 
     /// Says at the end of a drain how the spool is left; best effort.
     fn report_last(&mut self, link: &mut Link<C::Producer>) {
-        let wait = LAST_STATUS_WAIT[usize::from(!self.track.flight.is_empty())];
+        let wait = LAST_STATUS_WAIT[usize::from(self.in_flight() > 0)];
         let (until, mut is_sent) = (Instant::now() + wait, false);
         while Instant::now() < until {
             if !self.reporter.is_on_its_way() {
@@ -283,9 +310,11 @@ impl<C: Connect> Forwarder<C> {
 
     /// Renews the gauges and the view, and says when the bus has been silent for long.
     fn tell(&mut self, link: &mut Link<C::Producer>, is_held: bool, now: Instant) {
-        let track = &self.track;
+        let in_flight = self.in_flight();
+        let tracks = [&self.track, &self.dead];
+        let any_parked = tracks.iter().any(|track| track.lanes.any_parked());
         let is_asking = self.reporter.is_on_its_way() || self.silence.is_status_refused;
-        if track.flight.is_empty() && !track.lanes.any_parked() && !is_asking {
+        if in_flight == 0 && !any_parked && !is_asking {
             self.silence.since = None;
         } else if self.silence.since.is_none() {
             (self.silence.since, self.silence.told_at) = (Some(now), now);
@@ -295,7 +324,7 @@ impl<C: Connect> Forwarder<C> {
         if is_silent && !is_held {
             self.silence.told_at = now;
             tracing::warn!(
-                in_flight = track.flight.len(),
+                in_flight,
                 complaint = complaint.as_deref().unwrap_or_default(),
                 silent_s = self.silence.since.map_or(0, |since| (now - since).as_secs()),
                 "the bus acknowledges nothing; events wait in the spool",
@@ -312,46 +341,12 @@ impl<C: Connect> Forwarder<C> {
         {
             self.track.retired_through(retired);
         }
-        let stalled = self.track.lanes.stalled(now);
+        let stalled = self.stalled(now);
         if stalled != std::mem::replace(&mut self.stalled_told, stalled) {
             tracing::warn!(stalled, "partitions that do not answer; they are passed over");
         }
-        self.driver.renew_view(&self.track, &self.silence, is_held, complaint, now);
-    }
-}
-
-impl<C> Driver<C> {
-    fn renew_view(
-        &self,
-        track: &Track,
-        silence: &Silence,
-        is_held: bool,
-        complaint: Option<String>,
-        now: Instant,
-    ) {
-        let parked = track.acks.open().saturating_sub(track.flight.len() as u64);
-        let (stalled, blocked) = (track.lanes.stalled(now), track.lanes.blocked());
-        let metrics = &self.metrics;
-        metrics.in_flight_records.set(track.flight.len() as i64);
-        metrics.in_flight_bytes.set(track.flight.bytes() as i64);
-        metrics.parked_entries.set(parked as i64);
-        metrics.stalled_partitions.set(stalled as i64);
-        metrics.blocked_topics.set(blocked.len() as i64);
-        self.view.update(|view| {
-            view.silent_since = silence.since.filter(|since| now - *since > STALL);
-            if silence.since.is_none() {
-                view.complaint = None;
-            } else if complaint.is_some() {
-                view.complaint = complaint;
-            }
-            view.acknowledged_total = metrics.acknowledged.get();
-            view.in_flight_records = track.flight.len();
-            view.parked_entries = parked;
-            view.stalled_partitions = stalled;
-            view.blocked_topics = blocked;
-            view.redirected_total = metrics.redirected.get();
-            view.is_held = is_held;
-        });
+        let tracks = [&self.track, &self.dead];
+        self.driver.renew_view(tracks, &self.silence, is_held, complaint, now);
     }
 }
 

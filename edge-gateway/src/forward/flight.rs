@@ -5,6 +5,9 @@ use super::Token;
 use super::lanes::LaneId;
 use crate::spool::Position;
 
+/// How many tracks share the producers: the lanes of the spool.
+const TRACKS: usize = 2;
+
 /// One record in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -23,8 +26,9 @@ pub struct Slot {
 }
 
 /// The records in flight by token. A token is used again once it is answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flight {
+    track: usize,
     slots: Vec<Option<Slot>>,
     free: Vec<Token>,
     len: usize,
@@ -32,6 +36,16 @@ pub struct Flight {
 }
 
 impl Flight {
+    /// Of the track with this number; tokens tell tracks apart.
+    pub const fn new(track: usize) -> Self {
+        Self { track, slots: Vec::new(), free: Vec::new(), len: 0, bytes: 0 }
+    }
+
+    /// Whether a token is of this track.
+    pub const fn is_of(&self, token: Token) -> bool {
+        token % TRACKS == self.track
+    }
+
     /// Records in flight.
     pub const fn len(&self) -> usize {
         self.len
@@ -52,16 +66,16 @@ impl Flight {
         self.len += 1;
         self.bytes += slot.bytes;
         if let Some(token) = self.free.pop() {
-            self.slots[token] = Some(slot);
+            self.slots[token / TRACKS] = Some(slot);
             return token;
         }
         self.slots.push(Some(slot));
-        self.slots.len() - 1
+        (self.slots.len() - 1) * TRACKS + self.track
     }
 
     /// Removes an answered record; none for a token that is not in flight.
     pub fn take(&mut self, token: Token) -> Option<Slot> {
-        let slot = self.slots.get_mut(token)?.take()?;
+        let slot = self.slots.get_mut(token / TRACKS)?.take()?;
         self.free.push(token);
         self.len -= 1;
         self.bytes -= slot.bytes;
@@ -93,12 +107,14 @@ mod tests {
 
     #[test]
     fn tokens_find_their_record_once() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(1);
         let tokens: Vec<Token> = (0..10).map(|seq| flight.add(slot(seq))).collect();
         assert_eq!((flight.len(), flight.bytes()), (10, 450));
         assert_eq!(flight.take(tokens[3]), Some(slot(3)));
         assert_eq!(flight.take(tokens[3]), None);
         assert_eq!(flight.take(99), None);
+        assert!(tokens.iter().all(|token| flight.is_of(*token)));
+        assert!(!Flight::new(0).is_of(tokens[0]));
         assert_eq!((flight.len(), flight.bytes()), (9, 420));
         // The place is used again.
         assert_eq!(flight.add(slot(7)), tokens[3]);

@@ -9,8 +9,9 @@
 //! - `partitioner=murmur2_random`: the same key finds the same partition from any client in any
 //!   language ([`super::partition`]).
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -20,7 +21,9 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
 
 use super::security::{self, Credentials};
 use super::{
@@ -31,6 +34,10 @@ use super::{
 /// The largest message of any topic (`penstock_common::topic`) and room for its headers.
 const MESSAGE_BYTES_MAX: usize = (2 << 20) + (64 << 10);
 
+/// How long the library waits for answers at a time, and the most that a producer outlives its
+/// user. The last millisecond of each wait it waits busily, so that short ones would be dear.
+const ANSWERS_WAIT: Duration = Duration::from_secs(1);
+
 /// What goes alone is one record a partition, and a status.
 const ALONE_RECORDS_MAX: usize = 10_000;
 
@@ -39,9 +46,6 @@ const ALONE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a connection that fails looks whether its credentials have changed.
 const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
-
-/// A wait for answers is cut into these: the library waits each to its end.
-const POLL_PIECE: Duration = Duration::from_millis(2);
 
 /// Builds [`KafkaProducer`]s.
 pub struct KafkaConnect {
@@ -102,8 +106,11 @@ impl Connect for KafkaConnect {
         let producer: BaseProducer<Reports> = settings
             .create_with_context(Reports::default())
             .context("set up the Kafka producer")?;
+        let (producer, is_over) = (Arc::new(producer), Arc::new(AtomicBool::new(false)));
+        take_answers(Arc::clone(&producer), Arc::clone(&is_over))?;
         Ok(KafkaProducer {
             producer: Some(producer),
+            is_over,
             config: self.config.clone(),
             credentials,
             look_at: Instant::now() + CREDENTIALS_INTERVAL,
@@ -111,10 +118,12 @@ impl Connect for KafkaConnect {
     }
 }
 
-/// One librdkafka producer, polled by its only user.
+/// One librdkafka producer.
 pub struct KafkaProducer {
     /// Taken when it is dropped.
-    producer: Option<BaseProducer<Reports>>,
+    producer: Option<Arc<BaseProducer<Reports>>>,
+    /// Ends the thread that takes its answers.
+    is_over: Arc<AtomicBool>,
     config: KafkaConfig,
     credentials: Credentials,
     /// When the credentials' files are looked at again, should the connection fail.
@@ -124,12 +133,6 @@ pub struct KafkaProducer {
 impl KafkaProducer {
     fn reports(&self) -> Option<&Reports> {
         self.producer.as_ref().map(|producer| &**producer.context())
-    }
-
-    fn take_deliveries(&self, into: &mut Vec<Delivery>) {
-        if let Some(mut deliveries) = self.reports().and_then(|all| all.deliveries.lock().ok()) {
-            into.append(&mut deliveries);
-        }
     }
 }
 
@@ -165,25 +168,15 @@ impl Producer for KafkaProducer {
             return Err(SendError::Broken(refusal.reason));
         }
         // As if the bus had refused it.
-        if let Some(mut deliveries) = self.reports().and_then(|all| all.deliveries.lock().ok()) {
-            deliveries.push(Delivery { token, result: Err(refusal) });
+        if let Some(reports) = self.reports() {
+            reports.add(Delivery { token, result: Err(refusal) });
         }
         Ok(())
     }
 
     fn poll(&mut self, wait: Duration, into: &mut Vec<Delivery>) {
-        let Some(producer) = &self.producer else { return };
-        let until = Instant::now() + wait;
-        let before = into.len();
-        loop {
-            let found = into.len();
-            let left = until.saturating_duration_since(Instant::now());
-            producer.poll(if found > before { Duration::ZERO } else { left.min(POLL_PIECE) });
-            self.take_deliveries(into);
-            let is_over = into.len() == found && (found > before || left.is_zero());
-            if is_over {
-                return;
-            }
+        if let Some(reports) = self.reports() {
+            reports.take(wait, into);
         }
     }
 
@@ -226,26 +219,63 @@ impl Producer for KafkaProducer {
 }
 
 impl Drop for KafkaProducer {
-    /// Giving up what is in flight can wait for a broker or a name server: not here.
+    /// Giving up what is in flight can wait for a broker or a name server: that is left to the
+    /// thread.
     fn drop(&mut self) {
         if let Some(producer) = self.producer.take() {
-            let thread = std::thread::Builder::new().name("kafka-close".into());
-            // Without a thread it is dropped here after all.
-            let _ = thread.spawn(move || drop(producer));
+            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
         }
+        self.is_over.store(true, Ordering::Release);
     }
 }
 
-/// Collects what librdkafka says between two polls; its callbacks run on the polling thread.
+/// Takes a producer's answers on a thread of its own, the last to have it: a wait for them in the
+/// library is not ended by one, ours is.
+fn take_answers(
+    producer: Arc<BaseProducer<Reports>>,
+    is_over: Arc<AtomicBool>,
+) -> std::io::Result<()> {
+    let thread = thread::Builder::new().name("kafka-answers".into());
+    let take = move || {
+        while !is_over.load(Ordering::Acquire) {
+            producer.poll(ANSWERS_WAIT);
+        }
+    };
+    thread.spawn(take).map(drop)
+}
+
+/// Collects what librdkafka says between two polls; its callbacks run on the thread of the answers.
 #[derive(Default)]
 struct Reports {
     deliveries: Mutex<Vec<Delivery>>,
+    /// There are some.
+    delivered: Condvar,
     complaint: Mutex<Option<String>>,
     /// People were told why the connection is refused.
     is_explained: AtomicBool,
 }
 
 impl Reports {
+    fn add(&self, delivery: Delivery) {
+        if let Ok(mut deliveries) = self.deliveries.lock() {
+            deliveries.push(delivery);
+            if deliveries.len() == 1 {
+                self.delivered.notify_one();
+            }
+        }
+    }
+
+    /// Waits up to `wait` until there are some.
+    fn take(&self, wait: Duration, into: &mut Vec<Delivery>) {
+        let Ok(mut deliveries) = self.deliveries.lock() else { return };
+        if deliveries.is_empty() && !wait.is_zero() {
+            let waited = self.delivered.wait_timeout_while(deliveries, wait, |all| all.is_empty());
+            let Ok((found, _)) = waited else { return };
+            deliveries = found;
+        }
+        into.append(&mut deliveries);
+    }
+
     fn is_failing(&self) -> bool {
         self.complaint.lock().is_ok_and(|complaint| complaint.is_some())
     }
@@ -287,9 +317,7 @@ impl ProducerContext for Reports {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(refusal(error)),
         };
-        if let Ok(mut deliveries) = self.deliveries.lock() {
-            deliveries.push(Delivery { token, result });
-        }
+        self.add(Delivery { token, result });
     }
 }
 

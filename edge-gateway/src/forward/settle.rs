@@ -24,6 +24,13 @@ pub(super) struct Settled {
     pub(super) end: Option<String>,
 }
 
+impl Settled {
+    /// With what the answers to another track's records amount to.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { acknowledged: self.acknowledged + other.acknowledged, end: self.end.or(other.end) }
+    }
+}
+
 impl Track {
     /// Applies the answers to records of this track.
     pub(super) fn settle(

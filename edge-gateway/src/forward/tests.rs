@@ -27,6 +27,7 @@ use super::*;
 use crate::spool::entry::{DeadLetterEntry, Entry, EventEntry};
 use crate::spool::{OpenSpool, SpoolConfig, SpoolHandle, open_on};
 
+mod gave_way;
 mod random;
 mod refusals;
 mod statuses;
@@ -231,7 +232,8 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         compress: false,
         ..SpoolConfig::default()
     };
-    let OpenSpool { handle: spool, reader, .. } = open_on(Arc::new(disk.clone()), &config).unwrap();
+    let OpenSpool { handle: spool, reader, dead_reader, .. } =
+        open_on(Arc::new(disk.clone()), &config).unwrap();
     let stop = CancellationToken::new();
     let (hold, held) = watch::channel(false);
     let view = SharedView::default();
@@ -242,6 +244,7 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         clock: Arc::new(SystemClock),
         gateway: "g".into(),
         reader,
+        dead_reader,
         spool: spool.clone(),
         hold: held,
         metrics: ForwardMetrics::new(&prometheus::Registry::new()).unwrap(),

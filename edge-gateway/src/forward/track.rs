@@ -1,4 +1,4 @@
-//! The way of a spool's entries to the bus: two cursors, the lanes, and what is done.
+//! The way of the entries of one of the spool's lanes to the bus: two cursors, the lanes, and what is done.
 //!
 //! - *Ahead* reads every entry once, in order. What its lane can take is sent; what a lane that is
 //!   passed over can't take is parked: it stays in the spool, and the lane remembers where.
@@ -37,7 +37,7 @@ const AHEAD_ENTRIES_MAX: u64 = 64 << 20;
 /// How long the bus may take to say how many partitions a topic has.
 const METADATA_WAIT: Duration = Duration::from_millis(500);
 
-/// One spool's entries on their way.
+/// One lane's entries on their way.
 pub(super) struct Track {
     gateway: Arc<str>,
     ahead: Cursor,
@@ -63,9 +63,11 @@ struct Way {
 }
 
 impl Track {
+    /// `number` tells it from others that share its producers.
     pub(super) fn new(
         gateway: Arc<str>,
         reader: SpoolReader,
+        number: usize,
         config: &KafkaConfig,
         now: Instant,
     ) -> Self {
@@ -82,7 +84,7 @@ impl Track {
             acks: Acks::default(),
             lanes: Lanes::new(bytes, records, now),
             fates: Fates::default(),
-            flight: Flight::default(),
+            flight: Flight::new(number),
         }
     }
 

@@ -67,8 +67,6 @@ pub struct Verdict {
     pub shed_per_mille: u32,
     /// Why those are.
     pub why: Why,
-    /// The oldest events are to be moved until the spool takes no more than this.
-    pub evict_to_bytes: Option<u64>,
     /// How much the spool is above the place where all is taken again.
     pub excess_bytes: u64,
 }
@@ -98,7 +96,7 @@ impl Limits {
         self.soft_bytes.saturating_sub(self.hard_bytes.saturating_sub(self.soft_bytes) / 5)
     }
 
-    /// Down to this, the oldest events are moved: a fifth of the way between the limits.
+    /// Down to this, the spool counts as being at its hard limit: a fifth of the way between the limits.
     pub const fn hard_leave_bytes(&self) -> u64 {
         self.hard_bytes - self.hard_bytes.saturating_sub(self.soft_bytes) / 5
     }
@@ -172,7 +170,6 @@ impl Pressure {
             hold: signals.core_hold,
             shed_per_mille,
             why: refuse.unwrap_or(Why::SpoolFull),
-            evict_to_bytes: (self.level == Level::Hard).then(|| self.limits.hard_leave_bytes()),
             excess_bytes: signals.spool_bytes.saturating_sub(self.limits.soft_leave_bytes()),
         }
     }

@@ -10,8 +10,8 @@
 //! - **shed**: a share of the requests is answered 429 before its body is read. The share grows
 //!   from the soft limit to the hard one, so that intake settles where the drain is, instead of
 //!   being cut off and let in by turns. `Retry-After` says when there should be room again.
-//! - **evict**: the oldest events move to the dead letters, to make room for what is new. Nothing
-//!   does that yet: the gateway refuses instead.
+//! - **evict**: the spool moves its oldest events to the dead lane, to make room for what is new
+//!   (`spool/keeper.rs`).
 //! - **refuse**: everything is answered 429: the disk fails, is filled by somebody else, or there
 //!   is no room left to move anything to.
 //!
@@ -27,17 +27,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::machine::Limits;
-
 /// `[pressure]`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PressureConfig {
-    /// The share of `spool.bytes_max` from which on requests are shed.
-    pub soft_percent: u64,
-    /// The share of `spool.bytes_max` from which on the oldest events are evicted, or all requests
-    /// refused where nothing can evict them.
-    pub hard_percent: u64,
     /// Below this much free space on the spool's disk, everything is refused.
     pub disk_free_bytes_min: u64,
     /// The longest that a device is told to wait, in seconds.
@@ -48,29 +41,14 @@ pub struct PressureConfig {
 
 impl Default for PressureConfig {
     fn default() -> Self {
-        Self {
-            soft_percent: 75,
-            hard_percent: 95,
-            disk_free_bytes_min: 64 << 20,
-            retry_after_s_max: 120,
-            hold_stale_ms: 600_000,
-        }
+        Self { disk_free_bytes_min: 64 << 20, retry_after_s_max: 120, hold_stale_ms: 600_000 }
     }
 }
 
 impl PressureConfig {
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
-        let Self { soft_percent, hard_percent, retry_after_s_max, hold_stale_ms, .. } = *self;
-        if !(10..=90).contains(&soft_percent) {
-            problems.push(format!("pressure.soft_percent = {soft_percent}: 10 to 90"));
-        }
-        if hard_percent < soft_percent + 5 || hard_percent > 98 {
-            problems.push(format!(
-                "pressure.hard_percent = {hard_percent}: at least 5 more than soft_percent \
-                 ({soft_percent}), at most 98"
-            ));
-        }
+        let Self { retry_after_s_max, hold_stale_ms, .. } = *self;
         if !(1..=3_600).contains(&retry_after_s_max) {
             problems.push(format!("pressure.retry_after_s_max = {retry_after_s_max}: 1 to 3600"));
         }
@@ -79,26 +57,7 @@ impl PressureConfig {
         }
     }
 
-    /// The limits of a spool of this size.
-    pub fn limits(&self, spool_bytes_max: u64) -> Limits {
-        let percent = |share: u64| (u128::from(spool_bytes_max) * u128::from(share) / 100) as u64;
-        Limits {
-            soft_bytes: percent(self.soft_percent),
-            hard_bytes: percent(self.hard_percent),
-            disk_free_bytes_min: self.disk_free_bytes_min,
-        }
-    }
-
     const fn hold_stale(&self) -> Duration {
         Duration::from_millis(self.hold_stale_ms)
     }
-}
-
-/// Makes room in the spool by moving its oldest events to the dead letters.
-pub trait Evict: Send + Sync + 'static {
-    /// Moves the oldest events until the spool takes at most `bytes`, or for a while. Blocking.
-    ///
-    /// # Errors
-    /// When there is no room for them, or the disk fails; in words.
-    fn evict(&self, bytes: u64) -> Result<u64, String>;
 }

@@ -2,7 +2,6 @@
 //! is logged once, counted, and shown.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_common::snapshot::CorePressure;
@@ -11,15 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::PressureConfig;
 use super::drain::DrainRate;
 use super::gate::Gate;
-use super::machine::{Limits, Pressure, Signals, State, Verdict, Why};
-use super::{Evict, PressureConfig};
+use super::machine::{Limits, Pressure, Signals, State, Why};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// After an eviction that did not work, until the next.
-const EVICT_RETRY: Duration = Duration::from_secs(5);
 
 /// What a device is told to wait while the disk can't be used, in seconds.
 const DISK_RETRY_AFTER_S: u64 = 10;
@@ -29,6 +25,8 @@ const DISK_RETRY_AFTER_S: u64 = 10;
 pub struct Sample {
     /// Bytes of the spool on disk.
     pub spool_bytes: u64,
+    /// The oldest events can't be moved any more: the dead lane is full.
+    pub is_dead_full: bool,
     /// Entries in it that the bus does not have.
     pub pending_entries: u64,
     /// The disk refused the last write.
@@ -72,16 +70,16 @@ pub struct PressureView {
 pub struct Stage<W> {
     /// The limits.
     pub config: PressureConfig,
-    /// `spool.bytes_max`.
-    pub spool_bytes_max: u64,
+    /// The spool's soft limit, in bytes.
+    pub soft_bytes: u64,
+    /// The spool's hard limit, in bytes: above it the spool evicts.
+    pub hard_bytes: u64,
     /// A directory on the spool's disk.
     pub dir: PathBuf,
     /// The spool and the forwarder.
     pub watched: W,
     /// The core's word.
     pub core: watch::Receiver<CorePressure>,
-    /// Moves the oldest events; none: nothing can.
-    pub evict: Option<Arc<dyn Evict>>,
     /// What intake asks.
     pub gate: Gate,
     /// What it counts.
@@ -117,8 +115,16 @@ impl<W: Watched> Stage<W> {
         (outputs, tokio::spawn(running.run(stop)))
     }
 
+    const fn limits(&self) -> Limits {
+        Limits {
+            soft_bytes: self.soft_bytes,
+            hard_bytes: self.hard_bytes,
+            disk_free_bytes_min: self.config.disk_free_bytes_min,
+        }
+    }
+
     fn running(self) -> (Running<W>, Outputs) {
-        let limits = self.config.limits(self.spool_bytes_max);
+        let limits = self.limits();
         let (hold_out, hold) = watch::channel(false);
         let view = PressureView {
             state: State::Open,
@@ -138,9 +144,6 @@ impl<W: Watched> Stage<W> {
             drain: DrainRate::new(),
             heard_at: Instant::now(),
             is_stale: false,
-            evicting: None,
-            evict_after: Instant::now(),
-            eviction_blocked: self.evict.is_none(),
             hold: hold_out,
             view: view_out,
             stage: self,
@@ -156,9 +159,6 @@ struct Running<W> {
     /// When the core was last heard of.
     heard_at: Instant,
     is_stale: bool,
-    evicting: Option<JoinHandle<Result<u64, String>>>,
-    evict_after: Instant,
-    eviction_blocked: bool,
     hold: watch::Sender<bool>,
     view: watch::Sender<PressureView>,
 }
@@ -175,12 +175,11 @@ impl<W: Watched> Running<W> {
             let dir = self.stage.dir.clone();
             let free = tokio::task::spawn_blocking(move || free_bytes(&dir)).await;
             self.look(free.ok().flatten(), Instant::now());
-            self.evict_result().await;
         }
     }
 
     fn look(&mut self, disk_free_bytes: Option<u64>, now: Instant) {
-        let Sample { spool_bytes, pending_entries, is_failing, acknowledged_total } =
+        let Sample { spool_bytes, is_dead_full, pending_entries, is_failing, acknowledged_total } =
             self.stage.watched.sample();
         let bytes_per_entry = spool_bytes as f64 / pending_entries.max(1) as f64;
         self.drain.note(acknowledged_total, bytes_per_entry, now);
@@ -190,7 +189,7 @@ impl<W: Watched> Running<W> {
             spool_bytes,
             disk_free_bytes,
             disk_failing: is_failing,
-            eviction_blocked: self.eviction_blocked,
+            eviction_blocked: is_dead_full,
         });
         let retry_after_s = match (verdict.state, verdict.why) {
             (State::Refuse, Why::DiskFailing | Why::DiskFull) => {
@@ -200,8 +199,7 @@ impl<W: Watched> Running<W> {
         };
         self.stage.gate.set(verdict.shed_per_mille, verdict.why, retry_after_s);
         self.hold.send_if_modified(|hold| std::mem::replace(hold, verdict.hold) != verdict.hold);
-        self.start_evicting(&verdict, now);
-        let limits = self.stage.config.limits(self.stage.spool_bytes_max);
+        let limits = self.stage.limits();
         let view = PressureView {
             state: verdict.state,
             since: now,
@@ -232,39 +230,6 @@ impl<W: Watched> Running<W> {
         }
         self.is_stale = is_stale;
         (hold && !is_stale, reason)
-    }
-
-    fn start_evicting(&mut self, verdict: &Verdict, now: Instant) {
-        let (Some(evict), Some(bytes)) = (&self.stage.evict, verdict.evict_to_bytes) else {
-            return;
-        };
-        if self.evicting.is_some() || now < self.evict_after {
-            return;
-        }
-        let evict = evict.clone();
-        self.evicting = Some(tokio::task::spawn_blocking(move || evict.evict(bytes)));
-    }
-
-    /// Takes the result of an eviction that has ended.
-    async fn evict_result(&mut self) {
-        let Some(evicting) = self.evicting.take_if(|evicting| evicting.is_finished()) else {
-            return;
-        };
-        let result = evicting.await.unwrap_or_else(|error| Err(error.to_string()));
-        match result {
-            Ok(entries) => {
-                self.eviction_blocked = false;
-                tracing::warn!(
-                    entries,
-                    "the spool is at its limit: its oldest events moved to the dead letters"
-                );
-            }
-            Err(reason) => {
-                self.eviction_blocked = true;
-                self.evict_after = Instant::now() + EVICT_RETRY;
-                tracing::error!(reason, "the spool is at its limit, and nothing can be moved");
-            }
-        }
     }
 
     /// Shows how it stands; logs and counts a transition.

@@ -7,12 +7,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use penstock_common::log::record::{self, FRAME_BYTES, Frames, GROUP_BYTES_MAX};
-use penstock_common::log::{Group, LogError, Writer};
+use penstock_common::log::seal::SEAL_BYTES;
+use penstock_common::log::{Group, LogError, Writer, segment};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SpoolError;
 use super::entry::Entry;
 use super::open::Shared;
+
+/// What a group takes on the disk at most beside its entries: it may begin a segment.
+pub(super) const OVERHEAD_BYTES: u64 =
+    (segment::HEADER_BYTES + record::HEADER_BYTES + SEAL_BYTES) as u64;
 
 /// What the queue's semaphore counts.
 const PERMIT_BYTES: usize = 1024;
@@ -198,6 +203,10 @@ fn commit(shared: &Shared, writer: &mut Writer, group: &Group) -> Result<(), Log
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     counters.commit_micros.fetch_add(micros, Relaxed);
     counters.commit_micros_max.fetch_max(micros, Relaxed);
+    let usage = shared.lanes.usage();
+    if usage.used_bytes > usage.hard_bytes {
+        shared.keeper.wake();
+    }
     Ok(())
 }
 

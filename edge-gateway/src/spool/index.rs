@@ -1,7 +1,8 @@
 //! The sled index: what can be rebuilt from the segments or lost without harm.
 //!
-//! It holds one key so far, `retired`: segment, epoch and seq of the last retired entry (8 bytes
-//! each, little-endian) and the CRC-32C of those 24 bytes.
+//! It holds, for the main lane as `retired` and for the dead lane as `retired.dead`, segment, epoch
+//! and seq of the last retired entry (8 bytes each, little-endian) and the CRC-32C of those 24
+//! bytes.
 //!
 //! sled may fail to open what a power cut left behind, or panic on it. Then its directory is set
 //! aside as `index.damaged-<unix seconds>` (the newest few are kept) and a new one begun; without
@@ -16,15 +17,17 @@ use std::path::{Path, PathBuf};
 
 use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::event::Epoch;
+use penstock_common::log::Position;
 
-use super::Position;
+use super::lanes::Retired;
 
 const DIR: &str = "index";
 const OPENING: &str = "index.opening";
 const DAMAGED: &str = "index.damaged-";
 /// How many indexes that were set aside are kept.
 const DAMAGED_MAX: usize = 3;
-const RETIRED_KEY: &[u8] = b"retired";
+const MAIN_KEY: &[u8] = b"retired";
+const DEAD_KEY: &[u8] = b"retired.dead";
 const PROBE_KEY: &[u8] = b"probe";
 /// sled's page cache. It holds a handful of keys.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -53,6 +56,19 @@ impl Index {
         index
     }
 
+    /// Where retirement stood, as far as an index under `dir` tells; nothing is set aside.
+    pub(super) fn look(dir: &Path) -> Retired {
+        let path = dir.join(DIR);
+        if !path.is_dir() || dir.join(OPENING).exists() {
+            return Retired::default();
+        }
+        let db = guarded("open", || {
+            let config = sled::Config::new().path(&path).cache_capacity(CACHE_BYTES);
+            config.flush_every_ms(None).open()
+        });
+        Self { dir: dir.to_owned(), db }.retired()
+    }
+
     fn try_open(&self) -> Option<sled::Db> {
         let marker = self.dir.join(OPENING);
         if let Err(error) = fs::write(&marker, b"") {
@@ -65,7 +81,7 @@ impl Index {
             let db = config.flush_every_ms(None).open()?;
             // Reads and writes must work as well, while the marker still stands.
             db.insert(PROBE_KEY, &b"1"[..])?;
-            db.get(RETIRED_KEY)?;
+            db.get(MAIN_KEY)?;
             Ok(db)
         });
         if db.is_some() {
@@ -114,9 +130,13 @@ impl Index {
     }
 
     /// Where retirement stood, as far as it is known.
-    pub(super) fn retired(&self) -> Option<Position> {
+    pub(super) fn retired(&self) -> Retired {
+        Retired { main: self.get(MAIN_KEY), dead: self.get(DEAD_KEY) }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Position> {
         let db = self.db.as_ref()?;
-        let value = guarded("read", || db.get(RETIRED_KEY)).flatten()?;
+        let value = guarded("read", || db.get(key)).flatten()?;
         let position = decode(&value);
         if position.is_none() {
             tracing::error!("the spool's index holds no valid position; it is passed over");
@@ -124,9 +144,13 @@ impl Index {
         position
     }
 
-    /// Notes where retirement stands.
-    pub(super) fn put_retired(&mut self, position: Position) {
-        self.attempt("write", |db| db.insert(RETIRED_KEY, &encode(position)[..]).map(drop));
+    /// Notes where retirement stands, for the lanes of which it is given.
+    pub(super) fn put_retired(&mut self, retired: Retired) {
+        for (key, position) in [(MAIN_KEY, retired.main), (DEAD_KEY, retired.dead)] {
+            if let Some(position) = position {
+                self.attempt("write", |db| db.insert(key, &encode(position)[..]).map(drop));
+            }
+        }
     }
 
     /// Brings what was noted to the disk, as far as sled does.

@@ -7,18 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
+use penstock_common::clock::SystemClock;
 use penstock_common::event::Epoch;
 use penstock_common::log::disk::Disk;
 use penstock_common::log::real::RealDisk;
-use penstock_common::log::{self, Log, LogConfig, Opened, RecoveryReport};
+use penstock_common::log::{DamagedRange, RecoveryReport};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::commit::{self, Queue};
 use super::index::Index;
 use super::keeper::{self, Keeper};
-use super::stat::{Ages, Counters};
-use super::{Position, SpoolConfig, SpoolHandle, SpoolReader};
+use super::keys;
+use super::lanes::{Lanes, OpenLanes, Parts};
+use super::stat::Counters;
+use super::{Lane, SpoolConfig, SpoolHandle, SpoolReader};
 
 /// An open spool.
 pub struct OpenSpool {
@@ -26,20 +29,42 @@ pub struct OpenSpool {
     pub handle: SpoolHandle,
     /// Reads what is not retired.
     pub reader: SpoolReader,
+    /// Reads what gave way: dead letters.
+    pub dead_reader: SpoolReader,
     /// What was found on the disk.
     pub report: RecoveryReport,
+    /// What was found of the dead lane.
+    pub dead_report: RecoveryReport,
 }
 
 /// What the handle, the reader and both threads share.
 pub(super) struct Shared {
     pub(super) config: SpoolConfig,
-    pub(super) log: Log,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) queue: Arc<Queue>,
     pub(super) keeper: Keeper,
     pub(super) counters: Counters,
-    pub(super) ages: Ages,
-    /// Holds the lock for as long as anything uses the directory.
-    _lock: File,
+    pub(super) locked: Locked,
+}
+
+/// What can't be read yet.
+#[derive(Clone, Copy)]
+pub(super) struct Locked {
+    pub(super) segments: u64,
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+impl Locked {
+    fn of(reports: [&RecoveryReport; 2]) -> Self {
+        let all = || reports.into_iter().flat_map(|report| &report.locked);
+        let entries = |range: DamagedRange| range.entries();
+        Self {
+            segments: all().count() as u64,
+            bytes: all().map(|locked| locked.file_bytes).sum(),
+            entries: all().filter_map(|locked| locked.range).map(entries).sum(),
+        }
+    }
 }
 
 /// What ends with the last handle.
@@ -87,31 +112,32 @@ pub fn open(config: &SpoolConfig) -> anyhow::Result<OpenSpool> {
 /// As [`open`].
 pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<OpenSpool> {
     let lock = lock(&config.dir)?;
+    let keys = keys::for_spool(config)?;
     let index = Index::open(&config.dir);
-    let retired = index.retired();
-    let log_config = LogConfig {
-        segment_bytes: config.segment_bytes,
-        // A drained spool shrinks to this.
-        retired_segment_bytes_max: config.segment_bytes / 16,
-        compress: config.compress,
-        // A status that never gets through must not fill the spool.
-        untold_bytes_max: config.bytes_max / 2,
+    let parts = Parts {
+        disk,
+        config,
+        keys,
+        written: index.retired(),
+        epochs: Box::new(Epoch::random),
+        clock: Arc::new(SystemClock),
+        lock: Some(lock),
     };
-    let floor = retired.map_or(0, |retired| retired.segment);
-    let Opened { writer, log, report } = log::open(disk, log_config, floor, Epoch::random)
+    let OpenLanes { lanes, writer, report, dead_report, is_in_order } = Lanes::open(parts)
         .with_context(|| format!("open the spool in {}", config.dir.display()))?;
-    announce(&report);
-    if let Some(retired) = retired.filter(|retired| is_of_this_log(*retired, &log, &report)) {
-        log.mark_retired(retired);
+    if !is_in_order {
+        tracing::error!("the disk refuses to finish a move; older events may follow later ones");
     }
+    announce("main", &report, config);
+    announce("dead", &dead_report, config);
+    let lanes = Arc::new(lanes);
     let shared = Arc::new(Shared {
         config: config.clone(),
-        log,
+        lanes: lanes.clone(),
         queue: Arc::new(Queue::new(config.queue_bytes_max)),
         keeper: Keeper::default(),
         counters: Counters::default(),
-        ages: Ages::default(),
-        _lock: lock,
+        locked: Locked::of([&report, &dead_report]),
     });
     let commit = {
         let shared = shared.clone();
@@ -120,14 +146,16 @@ pub fn open_on(disk: Arc<dyn Disk>, config: &SpoolConfig) -> anyhow::Result<Open
     // From here on a failure drops `inner`, which ends the thread.
     let inner = Inner { shared: shared.clone(), threads: Mutex::new(vec![commit]) };
     let keeper = {
-        let (shared, written) = (shared.clone(), shared.log.retired());
+        let (shared, written) = (shared.clone(), lanes.retired());
         spawn("spool-keeper", move || keeper::run(&shared, index, written))?
     };
     inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
     // What was retired before, but not removed.
     shared.keeper.wake();
     let handle = SpoolHandle { inner: Arc::new(inner) };
-    Ok(OpenSpool { handle, reader: SpoolReader::new(shared), report })
+    let reader = SpoolReader::new(lanes.clone(), Lane::Main);
+    let dead_reader = SpoolReader::new(lanes, Lane::Dead);
+    Ok(OpenSpool { handle, reader, dead_reader, report, dead_report })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
@@ -135,28 +163,25 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
     thread.with_context(|| format!("start the thread {name}"))
 }
 
-/// A position means nothing to a log it is not from: an index that outlived its segments must
-/// not make new entries count as retired.
-fn is_of_this_log(retired: Position, log: &Log, report: &RecoveryReport) -> bool {
-    let is_known = retired.segment <= report.ordinal_max
-        && log.epoch_of(retired.segment).is_none_or(|epoch| epoch == retired.epoch);
-    if !is_known {
-        tracing::warn!(
-            segment = retired.segment,
-            "the spool's index is not of these segments; all of them are forwarded"
-        );
-    }
-    is_known
-}
-
-fn announce(report: &RecoveryReport) {
+fn announce(lane: &str, report: &RecoveryReport, config: &SpoolConfig) {
     let RecoveryReport { segments, entries, torn_bytes, .. } = report;
-    tracing::info!(segments, entries, torn_bytes, "the spool is open");
-    for range in &report.damaged {
+    tracing::info!(lane, segments, entries, torn_bytes, "the spool is open");
+    let is_locked = |range: &&DamagedRange| {
+        report.locked.iter().filter_map(|one| one.range).any(|locked| locked.covers(range))
+    };
+    for range in report.damaged.iter().filter(|range| !is_locked(range)) {
         tracing::error!(%range, "the spool is damaged; what follows goes on");
     }
     for name in &report.quarantined {
         tracing::error!(name, "a damaged file of the spool is set aside");
+    }
+    for locked in &report.locked {
+        tracing::error!(
+            %locked,
+            key_file = %config.key_file().display(),
+            "events in the spool can't be read yet; they are kept: bring the key back into the \
+             key file, or the later program back, and start again"
+        );
     }
 }
 

@@ -1,35 +1,49 @@
-//! Reading entries back for the forwarder.
+//! Reading entries back for the forwarder, out of one lane.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use penstock_common::log::record::FRAME_BYTES;
+use penstock_common::log::segment::Moved;
 use penstock_common::log::{Batch, DamagedRange, Reader};
 
 use super::entry::{Entry, EntryError};
-use super::open::Shared;
-use super::{Position, SpoolError, SpooledEntry};
+use super::evicted;
+use super::lanes::Lanes;
+use super::{Lane, Position, SpoolError, SpooledEntry};
 
-/// Reads synced entries in order, from the first that is not retired. Holds one group, and
-/// entries it handed out hold theirs: payloads are not copied.
+/// Reads synced entries of a lane in order, from the first that is not retired. Holds one group,
+/// and entries it handed out hold theirs: payloads are not copied. What gave way comes out of the
+/// dead lane as dead letters; when a segment is moved there, its reader of the main lane goes on
+/// with what follows it.
 pub struct SpoolReader {
-    shared: Arc<Shared>,
+    lanes: Arc<Lanes>,
+    lane: Lane,
     reader: Reader,
     /// What is left of the current group.
     rest: Bytes,
     /// The place of its next entry.
     next: Option<Position>,
+    /// Why and when it was moved to this lane.
+    moved: Option<Moved>,
     /// Whether no entry of the group was handed out yet.
     is_fresh: bool,
     fleet: Arc<str>,
 }
 
 impl SpoolReader {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let reader = shared.log.reader(shared.log.retired());
-        let fleet = Arc::from("");
-        Self { shared, reader, rest: Bytes::new(), next: None, is_fresh: true, fleet }
+    pub(super) fn new(lanes: Arc<Lanes>, lane: Lane) -> Self {
+        let log = lanes.of(lane);
+        let reader = log.reader(log.retired());
+        let (rest, fleet) = (Bytes::new(), Arc::from(""));
+        Self { lanes, lane, reader, rest, next: None, moved: None, is_fresh: true, fleet }
+    }
+
+    /// Another reader of the same lane, at the first entry that is not retired.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(self.lanes.clone(), self.lane)
     }
 
     /// The next synced entry; waits up to `wait` for one. Blocking.
@@ -43,12 +57,11 @@ impl SpoolReader {
         let deadline = Instant::now() + wait;
         loop {
             while let Some((position, bytes)) = self.next_bytes() {
+                if self.lane == Lane::Main && self.lanes.is_moved(position.segment) {
+                    continue;
+                }
                 match Entry::decode(&bytes, &mut self.fleet) {
-                    Ok(entry) => {
-                        self.note_age(position, &entry);
-                        let (epoch, seq) = (position.epoch, position.seq);
-                        return Ok(Some(SpooledEntry { position, epoch, seq, entry }));
-                    }
+                    Ok(entry) => return Ok(Some(self.spooled(position, entry))),
                     Err(error) => self.pass_over(position, error),
                 }
             }
@@ -63,15 +76,9 @@ impl SpoolReader {
 
     /// Goes back to the first entry that is not retired.
     pub fn rewind(&mut self) {
-        self.reader.seek(self.shared.log.retired());
+        self.reader.seek(self.lanes.of(self.lane).retired());
         self.rest = Bytes::new();
         self.next = None;
-    }
-
-    /// Another reader of the same spool, at the first entry that is not retired.
-    #[must_use]
-    pub fn another(&self) -> Self {
-        Self::new(self.shared.clone())
     }
 
     /// Goes on with the first entry that is at `position` or after it.
@@ -91,10 +98,23 @@ impl SpoolReader {
     fn begin(&mut self, batch: Batch) {
         self.rest = Bytes::from(batch.body);
         self.next = Some(batch.first);
+        self.moved = batch.moved;
         self.is_fresh = true;
         for _ in 0..batch.skipped {
             self.split_frame();
         }
+    }
+
+    fn spooled(&mut self, position: Position, entry: Entry) -> SpooledEntry {
+        let (epoch, seq) = (position.epoch, position.seq);
+        let entry = match self.lane {
+            Lane::Main => {
+                self.note_age(position, &entry);
+                entry
+            }
+            Lane::Dead => evicted::dead_letter(entry, self.moved),
+        };
+        SpooledEntry { position, epoch, seq, entry }
     }
 
     fn next_bytes(&mut self) -> Option<(Position, Bytes)> {
@@ -123,7 +143,7 @@ impl SpoolReader {
                 rest = after.get(u32::from_le_bytes(*length) as usize..).unwrap_or_default();
                 last.seq += 1;
             }
-            self.shared.ages.note(last, entry.received_at());
+            self.lanes.ages.note(last, entry.received_at());
         }
     }
 
@@ -131,6 +151,6 @@ impl SpoolReader {
         let Position { segment, epoch, seq } = position;
         let range = DamagedRange { segment, epoch, first_seq: seq, next_seq: seq + 1 };
         tracing::error!(%range, %error, "an entry of the spool can't be read; it is passed over");
-        self.shared.log.note_damage(range);
+        self.lanes.of(self.lane).note_damage(range);
     }
 }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use penstock_common::event::{Epoch, UnixMicros};
+use penstock_common::log::Position;
 
-use super::open::Shared;
-use super::{DamagedRange, EpochStat, Position};
+use super::lanes::{LanesStat, Usage};
+use super::open::{Locked, Shared};
+use super::{DamagedRange, EpochStat};
 
 /// How many read but unretired groups are dated; with more, the oldest ones are.
 const AGES_MAX: usize = 4096;
@@ -16,23 +18,43 @@ const AGES_MAX: usize = 4096;
 /// A moment's numbers. Totals count since the spool was opened.
 #[derive(Clone, Debug)]
 pub struct SpoolStat {
-    /// Bytes of all segments on disk.
+    /// Bytes of all segments on disk, of both lanes.
     pub disk_bytes: u64,
+    /// How these compare with the limits.
+    pub usage: Usage,
     /// The configured limit of those.
     pub bytes_max: u64,
     /// How many segments there are.
     pub segments: usize,
     /// Bytes that wait in memory for the disk, uncompressed.
     pub queue_bytes: u64,
-    /// Entries that are synced and not retired.
+    /// Entries that are synced and not retired, in both lanes.
     pub pending_entries: u64,
+    /// Of these, those in the dead lane.
+    pub dead_pending_entries: u64,
+    /// Entries moved to the dead lane.
+    pub evicted_entries_total: u64,
+    /// Segments moved to the dead lane.
+    pub evicted_segments_total: u64,
+    /// Moves that the disk refused.
+    pub eviction_errors_total: u64,
+    /// Whether the spool is at its hard limit and the dead lane is full as well.
+    pub is_dead_full: bool,
+    /// Segments that can't be read yet, because their key is missing or their format is later.
+    pub locked_segments: u64,
+    /// What these take on disk; not part of [`Self::disk_bytes`].
+    pub locked_bytes: u64,
+    /// Entries in them.
+    pub locked_entries: u64,
     /// The epoch that is being written.
     pub epoch: Epoch,
     /// The number after its last synced entry.
     pub next_seq: u64,
-    /// Every epoch that the log still knows, oldest first; the last is [`Self::epoch`].
+    /// Every epoch that the log still knows, oldest first; the last is [`Self::epoch`]. What waits
+    /// in the dead lane is not retired.
     pub epochs: Vec<EpochStat>,
-    /// The last retired entry.
+    /// The last entry of the main lane that is retired, or was moved to the dead lane with
+    /// everything before it.
     pub retired: Option<Position>,
     /// When the oldest entry that is read and not retired was received.
     pub oldest_received_at: Option<UnixMicros>,
@@ -72,6 +94,7 @@ pub(super) struct Counters {
     pub(super) disk_errors: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) is_failing: AtomicBool,
+    pub(super) is_dead_full: AtomicBool,
 }
 
 /// When the groups that are read and not retired were received.
@@ -94,7 +117,7 @@ impl Ages {
         }
     }
 
-    fn oldest(&self) -> Option<UnixMicros> {
+    pub(super) fn oldest(&self) -> Option<UnixMicros> {
         self.lock().front().map(|(_, received_at)| *received_at)
     }
 
@@ -105,21 +128,33 @@ impl Ages {
 
 impl Shared {
     pub(super) fn stat(&self) -> SpoolStat {
-        let log = self.log.stat();
+        let lanes = &self.lanes;
+        let LanesStat { main, dead, epochs, damaged, damaged_entries } = lanes.stat();
+        let Locked { segments: locked_segments, bytes: locked_bytes, entries: locked_entries } =
+            self.locked;
         let counters = &self.counters;
         SpoolStat {
-            disk_bytes: log.disk_bytes,
+            disk_bytes: main.disk_bytes + dead.disk_bytes,
+            usage: lanes.usage(),
             bytes_max: self.config.bytes_max,
-            segments: log.segments,
+            segments: main.segments + dead.segments,
             queue_bytes: self.queue.bytes(),
-            pending_entries: log.pending_entries,
-            epoch: log.epoch,
-            next_seq: log.next_seq,
-            epochs: log.epochs,
-            retired: log.retired,
-            oldest_received_at: self.ages.oldest(),
-            damaged: log.damaged,
-            damaged_entries: log.damaged_entries,
+            pending_entries: main.pending_entries + dead.pending_entries,
+            dead_pending_entries: dead.pending_entries,
+            evicted_entries_total: lanes.evicted_entries.load(Relaxed),
+            evicted_segments_total: lanes.evicted_segments.load(Relaxed),
+            eviction_errors_total: lanes.eviction_errors.load(Relaxed),
+            is_dead_full: counters.is_dead_full.load(Relaxed),
+            locked_segments,
+            locked_bytes,
+            locked_entries,
+            epoch: main.epoch,
+            next_seq: main.next_seq,
+            epochs,
+            retired: main.retired,
+            oldest_received_at: lanes.ages.oldest(),
+            damaged,
+            damaged_entries,
             is_failing: counters.is_failing.load(Relaxed),
             committed_entries_total: counters.entries.load(Relaxed),
             committed_groups_total: counters.groups.load(Relaxed),

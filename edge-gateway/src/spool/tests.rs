@@ -1,5 +1,7 @@
 //! The spool on a real disk in a temporary directory.
 
+mod crash;
+mod eviction;
 mod faults;
 
 use std::collections::HashMap;
@@ -25,6 +27,7 @@ fn config(dir: &Path) -> SpoolConfig {
         queue_bytes_max: 64 << 10,
         group_bytes_max: 16 << 10,
         compress: false,
+        ..SpoolConfig::default()
     }
 }
 
@@ -124,7 +127,7 @@ async fn what_was_submitted_is_read_in_order_and_retired_for_good() {
     assert!(matches!(handle.submit(events(0..1)).await, Err(SpoolError::Closed)));
     drop((handle, reader));
 
-    let OpenSpool { handle, mut reader, report } = open(&config(dir.path())).unwrap();
+    let OpenSpool { handle, mut reader, report, .. } = open(&config(dir.path())).unwrap();
     assert_eq!(report.damaged, []);
     handle.submit(events(200..210)).await.unwrap();
     let read = read_all(&mut reader);
@@ -309,5 +312,5 @@ fn a_bad_configuration_is_explained() {
         group_bytes_max: 0,
         ..SpoolConfig::default()
     };
-    assert_eq!(problems(config).len(), 4);
+    assert_eq!(problems(config).len(), 5);
 }

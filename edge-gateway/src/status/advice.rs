@@ -117,10 +117,12 @@ fn judge_disk(facts: &Facts<'_>, says: &mut Vec<Advice>) {
             "It empties by itself once Kafka answers.",
         ));
     }
-    if spool.damaged_entries > 0 {
+    judge_lanes(spool, says);
+    let damaged = spool.damaged_entries.saturating_sub(spool.locked_entries);
+    if damaged > 0 {
         says.push(Advice::new(
             Level::Warn,
-            format!("{} events can't be read back from the disk.", spool.damaged_entries),
+            format!("{damaged} events can't be read back from the disk."),
             "The disk has damaged data: plan to replace it. What follows the damage is sent on.",
         ));
     }
@@ -131,6 +133,36 @@ fn judge_disk(facts: &Facts<'_>, says: &mut Vec<Advice>) {
             Level::Warn,
             format!("The disk has {free} free; the spool may still need {needed}."),
             "Remove what else fills the disk, or lower `spool.bytes_max`.",
+        ));
+    }
+}
+
+fn judge_lanes(spool: &SpoolStat, says: &mut Vec<Advice>) {
+    if spool.is_dead_full {
+        says.push(Advice::new(
+            Level::Fail,
+            "The spool is full, and the oldest events can't give way: devices are told to come \
+             back later.",
+            "It empties by itself once Kafka answers.",
+        ));
+    } else if spool.usage.used_bytes > spool.usage.hard_bytes {
+        says.push(Advice::new(
+            Level::Fail,
+            "The spool is at its limit: the oldest events give way to new ones.",
+            "They are kept here too and sent as dead letters, which an operator can replay. It \
+             ends by itself once Kafka answers.",
+        ));
+    }
+    if spool.locked_segments > 0 {
+        says.push(Advice::new(
+            Level::Fail,
+            format!(
+                "{} events in {} files can't be read, because the key they are encrypted with is \
+                 not in the key file, or a later program wrote them.",
+                spool.locked_entries, spool.locked_segments
+            ),
+            "They are kept. Bring the key back into `spool.key_file` (or the later program back) \
+             and restart the gateway. `edge-gateway spool stat` says which key.",
         ));
     }
 }

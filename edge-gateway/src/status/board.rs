@@ -126,6 +126,9 @@ impl Board {
                 "oldest_received_at": spool.oldest_received_at.map(UnixMicros::to_rfc3339),
                 "oldest_age_s": spool.oldest_received_at.map(|at| (now.0 - at.0).max(0) / 1_000_000),
                 "damaged_entries": spool.damaged_entries,
+                "locked_entries": spool.locked_entries,
+                "dead_pending_entries": spool.dead_pending_entries,
+                "evicted_entries_total": spool.evicted_entries_total,
                 "is_failing": spool.is_failing,
             },
             "disk": {

@@ -36,9 +36,28 @@ impl Collector for SpoolCollector {
 
 type Read = fn(&SpoolStat) -> u64;
 
-const GAUGES: [(&str, &str, Read); 9] = [
+const GAUGES: [(&str, &str, Read); 16] = [
     ("penstock_spool_disk_bytes", "Bytes of all segments on disk", |stat| stat.disk_bytes),
     ("penstock_spool_max_bytes", "The configured limit of those", |stat| stat.bytes_max),
+    ("penstock_spool_soft_bytes", "Above this the gateway asks for less", |stat| {
+        stat.usage.soft_bytes
+    }),
+    ("penstock_spool_hard_bytes", "Above this the oldest events give way", |stat| {
+        stat.usage.hard_bytes
+    }),
+    ("penstock_spool_dead_bytes", "Bytes of the dead lane on disk", |stat| stat.usage.dead_bytes),
+    ("penstock_spool_dead_pending_entries", "Entries in the dead lane", |stat| {
+        stat.dead_pending_entries
+    }),
+    (
+        "penstock_spool_dead_full",
+        "1 while the oldest can't give way: the dead lane is full",
+        |stat| u64::from(stat.is_dead_full),
+    ),
+    ("penstock_spool_locked_segments", "Segments whose key or later program is missing", |stat| {
+        stat.locked_segments
+    }),
+    ("penstock_spool_locked_entries", "Entries in them", |stat| stat.locked_entries),
     ("penstock_spool_segments", "Segment files", |stat| stat.segments as u64),
     ("penstock_spool_queue_bytes", "Bytes that wait in memory for the disk", |stat| {
         stat.queue_bytes
@@ -62,7 +81,16 @@ const GAUGES: [(&str, &str, Read); 9] = [
     }),
 ];
 
-const COUNTERS: [(&str, &str, Read); 7] = [
+const COUNTERS: [(&str, &str, Read); 10] = [
+    ("penstock_spool_evicted_entries_total", "Entries that gave way to newer ones", |stat| {
+        stat.evicted_entries_total
+    }),
+    ("penstock_spool_evicted_segments_total", "Segments that gave way to newer ones", |stat| {
+        stat.evicted_segments_total
+    }),
+    ("penstock_spool_eviction_errors_total", "Moves to the dead lane that failed", |stat| {
+        stat.eviction_errors_total
+    }),
     ("penstock_spool_committed_entries_total", "Entries made durable", |stat| {
         stat.committed_entries_total
     }),

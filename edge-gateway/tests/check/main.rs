@@ -1,6 +1,7 @@
 //! `edge-gateway check` and `--print-config` (spec I14) as a technician runs them: the program
-//! itself, with one thing broken at a time.
+//! itself, with one thing broken at a time; and how it starts on a full spool.
 
+mod backlog;
 mod broken;
 mod config;
 mod files;

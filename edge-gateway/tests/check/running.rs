@@ -8,7 +8,13 @@ use crate::Bench;
 /// Long enough for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Gateway(Child);
+pub(crate) struct Gateway(Child);
+
+impl Gateway {
+    pub(crate) fn process(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Gateway {
     fn drop(&mut self) {
@@ -17,7 +23,7 @@ impl Drop for Gateway {
     }
 }
 
-fn start(bench: &Bench) -> Gateway {
+pub(crate) fn start(bench: &Bench) -> Gateway {
     let ready = bench.path("ready.json");
     let set = format!("ready_file={}", ready.display());
     let mut command = bench.program("run", &["--set", &set]);

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use edge_gateway::spool::entry::{DeadLetterEntry, Entry, EventEntry};
 use penstock_common::event::{Epoch, Flags, UnixMicros};
 use penstock_common::log::record::{
-    Encoder, Frames, GROUP_BYTES_MAX, Group, HEADER_BYTES, RecordHeader,
+    Compression, Encoder, Frames, GROUP_BYTES_MAX, Group, HEADER_BYTES, RecordHeader,
 };
+use penstock_common::log::seal::{KEY_BYTES, Key, KeyId, Keys};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -95,6 +96,10 @@ impl Target for Entries {
     }
 }
 
+fn key() -> Key {
+    Key::new(KeyId(1), &[7; KEY_BYTES])
+}
+
 struct Records;
 
 impl Target for Records {
@@ -104,10 +109,11 @@ impl Target for Records {
     fn seeds(&self) -> Vec<Vec<u8>> {
         let mut group = Group::new();
         let mut seeds = Vec::new();
-        for compress in [false, true] {
-            for _ in 0..3 {
+        let key = key();
+        for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+            for key in [None, None, Some(&key)] {
                 entries().iter().for_each(|entry| group.push(&encoded(entry)));
-                seeds.push(Encoder::new(compress).encode(&group, Epoch(7), 40).to_vec());
+                seeds.push(Encoder::new(compression, key).encode(&group, Epoch(7), 40).to_vec());
             }
             group.clear();
         }
@@ -127,8 +133,8 @@ impl Target for Records {
             Err(error) => return kind(&error.to_string()),
         };
         // As much as the header says, as the reader does.
-        let body = &body[..body.len().min(header.body_bytes())];
-        match header.decode_body(body) {
+        let mut body = body[..body.len().min(header.body_bytes())].to_vec();
+        match header.decode_body(&mut body, &Keys::new(vec![key()])) {
             Ok(plain) => {
                 assert!(plain.len() <= GROUP_BYTES_MAX);
                 assert_eq!(Frames::of(&plain).count(), header.count as usize);

@@ -108,6 +108,8 @@ impl RealSpool {
             bytes_max,
             segment_bytes: bytes_max / 8,
             compress: false,
+            // Full is full.
+            dead_bytes_max: Some(0),
             ..SpoolConfig::default()
         };
         let open = spool::open(&config).unwrap();

@@ -80,7 +80,8 @@ pub async fn ask(client: &Client) -> anyhow::Result<Ledger> {
 /// When that does not come about.
 pub async fn settle(places: &Places, truth: &Truth) -> anyhow::Result<Ledger> {
     let client = api::client(&places.api);
-    let numbered = (truth.raw_numbers.len() + truth.dead_numbers.len()) as u64;
+    // What gave way while it was in flight stands on both.
+    let numbered = truth.raw_numbers.union(&truth.dead_numbers).count() as u64;
     let mut progress = Progress::new();
     loop {
         let ledger = ask(&client).await?;

@@ -21,7 +21,9 @@ pub struct Verdict {
     pub stored: u64,
     /// On the dead-letter topic.
     pub dead_lettered: u64,
-    /// Accepted and not stored.
+    /// Accepted, and a dead letter because the gateway's spool was full.
+    pub gave_way: u64,
+    /// Accepted, not stored, and no such dead letter.
     pub missing: u64,
     /// Rejected and not dead-lettered.
     pub dead_letters_missing: u64,
@@ -45,6 +47,8 @@ pub struct Verdict {
     pub transport_duplicates: u64,
     /// For information: dead letters beyond the first of an event.
     pub dead_letter_copies: u64,
+    /// For information: events on `raw-events` that gave way as well.
+    pub arrived_twice: u64,
     /// For information: records of devices that are not of the fleet, where those are allowed.
     pub foreign: u64,
     /// A few examples of violations.
@@ -102,6 +106,8 @@ impl fmt::Display for Verdict {
         let notes = [
             ("(extra copies on raw-events, harmless)", self.transport_duplicates),
             ("(extra copies on dead-letter, harmless)", self.dead_letter_copies),
+            ("gave way to newer events (dead letters)", self.gave_way),
+            ("(gave way and arrived, harmless)", self.arrived_twice),
             ("(records of others)", self.foreign),
         ];
         let notes = notes.into_iter().filter(|(_, count)| *count > 0);

@@ -50,12 +50,13 @@ pub(super) fn segments(path: &Path) -> anyhow::Result<Segments> {
     // /inode/mode/uid/gid/name/size/
     let names = listed.lines().filter_map(|line| line.split('/').nth(5));
     let mut segments = Segments::default();
-    for kind in names.filter_map(segment::parse_name) {
-        let (FileKind::Segment(ordinal) | FileKind::Damaged(ordinal)) = kind;
+    for (_, ordinal, kind) in names.filter_map(segment::parse_name) {
         segments.made = segments.made.max(ordinal);
         match kind {
-            FileKind::Segment(_) => segments.left += 1,
-            FileKind::Damaged(_) => segments.damaged += 1,
+            FileKind::Segment => segments.left += 1,
+            FileKind::Damaged | FileKind::Locked => segments.damaged += 1,
+            // A move that was cut short: the segment it was made of is there.
+            FileKind::Partial => {}
         }
     }
     Ok(segments)

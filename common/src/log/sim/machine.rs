@@ -103,7 +103,8 @@ impl Sim {
         let growth = (offset + n as u64).saturating_sub(length);
         let room = self.space_bytes.saturating_sub(self.used_bytes());
         if growth > room {
-            n -= (growth - room) as usize;
+            // A hole before the bytes needs room as well.
+            n = n.saturating_sub((growth - room) as usize);
             result = Err(error(ENOSPC));
         }
         let file = self.files.entry(id).or_default();

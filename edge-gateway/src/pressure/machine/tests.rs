@@ -55,7 +55,6 @@ proptest! {
         prop_assert!(a.state <= b.state, "{a:?} {b:?}");
         prop_assert!(a.hold <= b.hold);
         prop_assert!(a.shed_per_mille <= b.shed_per_mille, "{a:?} {b:?}");
-        prop_assert!(a.evict_to_bytes <= b.evict_to_bytes);
         prop_assert!(a.excess_bytes <= b.excess_bytes);
         // And more pressure in the past does not make it less careful now.
         prop_assert!(less.step(&now).state <= greater.step(&now).state);
@@ -114,9 +113,6 @@ proptest! {
                 State::Refuse => 1_000..=1_000,
             };
             prop_assert!(shed.contains(&verdict.shed_per_mille), "{:?}", verdict);
-            if verdict.state == State::Evict {
-                prop_assert_eq!(verdict.evict_to_bytes, Some(LIMITS.hard_leave_bytes()));
-            }
             prop_assert_eq!(verdict.state == State::Open && signals.core_hold, false);
         }
     }

@@ -1,9 +1,6 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
-
-/// 1,000 bytes of spool; the limits are 750 and 950.
-const SPOOL_BYTES_MAX: u64 = 1_000;
 
 #[derive(Clone, Default)]
 struct World(Arc<Mutex<Sample>>);
@@ -14,26 +11,8 @@ impl Watched for World {
     }
 }
 
-/// Makes room, or says that it can't.
-#[derive(Clone)]
-struct Mover {
-    world: World,
-    can: Arc<Mutex<bool>>,
-}
-
-impl Evict for Mover {
-    fn evict(&self, bytes: u64) -> Result<u64, String> {
-        if !*self.can.lock().unwrap() {
-            return Err("no room".into());
-        }
-        self.world.0.lock().unwrap().spool_bytes = bytes;
-        Ok(7)
-    }
-}
-
 struct Bench {
     world: World,
-    mover: Mover,
     core: watch::Sender<CorePressure>,
     gate: Gate,
     running: Running<World>,
@@ -43,22 +22,21 @@ struct Bench {
 
 fn bench() -> Bench {
     let world = World::default();
-    let mover = Mover { world: world.clone(), can: Arc::new(Mutex::new(true)) };
     let metrics = PressureMetrics::new(&Registry::new()).unwrap();
     let gate = Gate::new(metrics.refused.clone());
     let (core, heard) = watch::channel(CorePressure::default());
     let stage = Stage {
         config: PressureConfig { disk_free_bytes_min: 100, ..PressureConfig::default() },
-        spool_bytes_max: SPOOL_BYTES_MAX,
+        soft_bytes: 750,
+        hard_bytes: 950,
         dir: PathBuf::from("."),
         watched: world.clone(),
         core: heard,
-        evict: Some(Arc::new(mover.clone())),
         gate: gate.clone(),
         metrics,
     };
     let (running, outputs) = stage.running();
-    Bench { world, mover, core, gate, running, outputs, now: Instant::now() }
+    Bench { world, core, gate, running, outputs, now: Instant::now() }
 }
 
 impl Bench {
@@ -112,33 +90,16 @@ async fn transitions_are_counted_once_and_reach_those_who_ask() {
 }
 
 #[tokio::test]
-async fn at_the_hard_limit_room_is_made_and_without_any_all_is_refused() {
+async fn at_the_hard_limit_the_spool_makes_room_and_without_any_all_is_refused() {
     let mut bench = bench();
     bench.set(|sample| sample.spool_bytes = 960);
     assert_eq!(bench.look(), State::Evict);
-    while bench.running.evicting.is_some() {
-        tokio::task::yield_now().await;
-        bench.running.evict_result().await;
-    }
-    assert_eq!(bench.world.sample().spool_bytes, 910);
+    bench.set(|sample| sample.spool_bytes = 900);
     assert_eq!(bench.look(), State::Shed);
-    *bench.mover.can.lock().unwrap() = false;
-    bench.set(|sample| sample.spool_bytes = 990);
-    assert_eq!(bench.look(), State::Evict);
-    while bench.running.evicting.is_some() {
-        tokio::task::yield_now().await;
-        bench.running.evict_result().await;
-    }
+    bench.set(|sample| (sample.spool_bytes, sample.is_dead_full) = (990, true));
     assert_eq!((bench.look(), bench.refused_of_1000()), (State::Refuse, 1_000));
-    // It is tried again, and helps once it can.
-    *bench.mover.can.lock().unwrap() = true;
-    bench.now += EVICT_RETRY;
-    bench.look();
-    while bench.running.evicting.is_some() {
-        tokio::task::yield_now().await;
-        bench.running.evict_result().await;
-    }
-    assert_eq!(bench.look(), State::Shed);
+    bench.set(|sample| sample.is_dead_full = false);
+    assert_eq!(bench.look(), State::Evict);
 }
 
 #[tokio::test]

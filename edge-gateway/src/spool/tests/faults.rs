@@ -86,7 +86,8 @@ async fn only_a_few_indexes_that_were_set_aside_are_kept() {
 #[tokio::test]
 async fn a_full_spool_refuses_until_it_is_drained() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SpoolConfig { bytes_max: 100 << 10, ..config(dir.path()) };
+    let config =
+        SpoolConfig { bytes_max: 100 << 10, dead_bytes_max: Some(0), ..config(dir.path()) };
     let OpenSpool { handle, mut reader, .. } = open(&config).unwrap();
     let mut accepted = 0;
     let error = loop {

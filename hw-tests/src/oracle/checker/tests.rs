@@ -153,7 +153,8 @@ fn devices_of_others_are_tolerated_only_where_allowed() {
     let told = told();
     let other = br#"{"event_id":"x","device_id":"curl"}"#;
     let run = |foreign_devices| {
-        let mut checker = Checker::new(&told, Tolerance { foreign_devices });
+        let mut checker =
+            Checker::new(&told, Tolerance { foreign_devices, ..Tolerance::default() });
         checker.stored("curl", &id(9), other);
         checker.on_topic("curl", "a", other);
         checker.dead_letter("schema_violation", other);
@@ -163,4 +164,28 @@ fn devices_of_others_are_tolerated_only_where_allowed() {
     assert_eq!((allowed.foreign, allowed.spurious, allowed.dead_letters_spurious), (3, 0, 0));
     let refused = run(false);
     assert_eq!((refused.foreign, refused.spurious, refused.dead_letters_spurious), (0, 2, 1));
+}
+
+#[test]
+fn an_accepted_event_may_give_way_only_where_that_is_expected() {
+    let told = told();
+    for gives_way in [true, false] {
+        let mut checker = Checker::new(&told, Tolerance { gives_way, ..Tolerance::default() });
+        for n in 1..3 {
+            checker.on_topic(DEVICE, "gw", &bytes(n));
+            checker.stored(DEVICE, &id(n), &bytes(n));
+        }
+        checker.dead_letter("schema_violation", &bytes(3));
+        // One that never arrived, one whose outcome is unknown, and one that arrived as well.
+        for n in [0, 4, 2] {
+            checker.dead_letter("spool_full", &bytes(n));
+        }
+        let verdict = checker.finish();
+        assert_eq!(verdict.holds(), gives_way, "{verdict}");
+        if gives_way {
+            assert_eq!((verdict.gave_way, verdict.arrived_twice, verdict.missing), (3, 1, 0));
+        } else {
+            assert_eq!((verdict.missing, verdict.dead_letters_spurious), (1, 2));
+        }
+    }
 }
