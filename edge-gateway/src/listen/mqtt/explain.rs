@@ -103,7 +103,7 @@ fn state(error: &StateError) -> String {
         StateError::ConnectionAborted => "the broker closed the connection (if it does so again \
              and again: does somebody else connect with this mqtt.client_id?)"
             .into(),
-        StateError::AwaitPingResp => "the broker does not answer pings".into(),
+        StateError::AwaitPingResp => "the broker does not answer pings: it is gone, or busy for longer than mqtt.keep_alive_s".into(),
         StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
             broken("the connection broke", error)
         }
