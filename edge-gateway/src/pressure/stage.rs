@@ -267,9 +267,9 @@ impl<W: Watched> Running<W> {
         let hold_reason = view.hold_reason.as_deref().unwrap_or_default();
         let (spool_bytes, disk_free) = (view.spool_bytes, view.disk_free_bytes);
         if view.state > before.state {
-            tracing::warn!(from, to, spool_bytes, ?disk_free, hold_reason, "pressure: {why}");
+            tracing::warn!(from, to, spool_bytes, disk_free, hold_reason, "pressure: {why}");
         } else {
-            tracing::info!(from, to, spool_bytes, ?disk_free, hold_reason, "pressure: {why}");
+            tracing::info!(from, to, spool_bytes, disk_free, hold_reason, "pressure: {why}");
         }
     }
 }
