@@ -8,6 +8,7 @@ use std::sync::Arc;
 use penstock_common::config;
 use penstock_common::event::is_name;
 use penstock_common::telemetry::LogConfig;
+use penstock_common::telemetry::traces::TracesConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::admit::budget::BudgetConfig;
@@ -45,6 +46,8 @@ pub struct GatewayConfig {
     pub status: StatusConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Traces of some events' way.
+    pub traces: TracesConfig,
     /// Written once the gateway is ready: JSON with the addresses it listens on.
     pub ready_file: Option<PathBuf>,
 }
@@ -98,6 +101,7 @@ impl GatewayConfig {
         self.pressure.validate(&mut problems);
         self.kafka.validate(&mut problems);
         self.status.validate(&mut problems);
+        self.traces.validate(&mut problems);
         if self.http.auth == Auth::Required && self.snapshot.has_no_keys() {
             problems.push(
                 "http.auth: \"required\" (the default), and no snapshot.file is set, so that no \

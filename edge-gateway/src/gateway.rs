@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use penstock_common::clock::{Clock, SystemClock};
 use penstock_common::shutdown;
 use penstock_common::snapshot::CorePressure;
+use penstock_common::telemetry::traces::Traces;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -42,6 +43,9 @@ use crate::status::{self, Status};
 
 /// Also how often the service manager hears that the gateway is alive.
 const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the collector may take for the last spans.
+const LAST_SPANS_WAIT: Duration = Duration::from_secs(2);
 
 /// Where a running gateway listens.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -74,6 +78,7 @@ pub struct Running {
     stop_forwarder: CancellationToken,
     spool: SpoolHandle,
     clock: tokio::task::JoinHandle<()>,
+    traces: Traces,
 }
 
 /// Starts a gateway; cancelling `stop` drains it.
@@ -94,7 +99,8 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
     status::spool::register(&registry, spool.clone())?;
     let clock = Arc::new(GatewayClock::open(&config.spool.dir, &registry)?);
 
-    let Identity { fleet, other_fleets, .. } = &config.gateway;
+    let Identity { name, fleet, other_fleets } = &config.gateway;
+    let traces = Traces::start(&config.traces, "edge-gateway", name, &registry)?;
     let access = Access::new(config.http.auth, fleet, other_fleets, snapshots.clone());
     let budget = Budget::new(config.dead_letters.clone(), Instant::now());
     let stop_forwarder = CancellationToken::new();
@@ -104,7 +110,8 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         relieve(&config, &registry, watched, snapshots.core_pressure(), stop_forwarder.clone())?;
     let ingest = Ingest::new(access, spool.clone(), clock.clone(), &registry)?
         .budgeted(budget.clone())
-        .gated(gate);
+        .gated(gate)
+        .traced(traces.clone());
     let mqtt = mqtt(&config, &ingest, &registry)?;
 
     let forwarded = ForwardMetrics::new(&registry)?;
@@ -134,6 +141,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         hold: pressure.hold,
         metrics: forwarded,
         view,
+        traces: traces.clone(),
         complete: Box::new(move |status| budget.complete(status)),
     }
     .spawn(stop_forwarder.clone())
@@ -169,6 +177,7 @@ pub async fn start(config: GatewayConfig, stop: CancellationToken) -> anyhow::Re
         stop_forwarder,
         spool,
         clock,
+        traces,
     })
 }
 
@@ -297,6 +306,8 @@ impl Running {
         let (forwarder, spool) = (self.forwarder, self.spool);
         let joined = tokio::task::spawn_blocking(move || forwarder.join()).await?;
         spool.close().await;
+        let traces = self.traces;
+        tokio::task::spawn_blocking(move || traces.close(LAST_SPANS_WAIT)).await?;
         self.clock.await.context("the clock's keeper panicked")?;
         match (failed, joined) {
             (None, Ok(())) => Ok(()),

@@ -1,6 +1,7 @@
-//! Logs, and the last complaints among them. Metrics live in each stage's `metrics.rs`, on one `prometheus::Registry` per process.
+//! Logs, the last complaints among them, and traces. Metrics live in each stage's `metrics.rs`, on one `prometheus::Registry` per process.
 
 mod recent;
+pub mod traces;
 
 use std::sync::LazyLock;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use penstock_common::clock::Clock;
 use penstock_common::retry::Backoff;
 use penstock_common::status::GatewayStatus;
+use penstock_common::telemetry::traces::Traces;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +68,8 @@ pub struct Driver<C> {
     pub complete: Box<dyn Fn(&mut GatewayStatus) + Send>,
     /// How it stands, for people.
     pub view: SharedView,
+    /// Records the sending of traced events.
+    pub traces: Traces,
 }
 
 /// Why the loop over one pair of producers ended.
@@ -120,9 +123,10 @@ impl<C: Connect> Forwarder<C> {
             in_flight_records_max: (driver.config.in_flight_records_max / DEAD_SHARE).max(1),
             ..driver.config.clone()
         };
+        let (gateway, traces) = (|| driver.gateway.clone(), || driver.traces.clone());
         Self {
-            track: Track::new(driver.gateway.clone(), reader, 0, &driver.config, now),
-            dead: Track::new(driver.gateway.clone(), dead_reader, 1, &dead_config, now),
+            track: Track::new(gateway(), reader, 0, &driver.config, traces(), now),
+            dead: Track::new(gateway(), dead_reader, 1, &dead_config, traces(), now),
             reporter: Reporter::new(driver.status, now),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
             batch_bytes_max: BATCH_BYTES_MAX,

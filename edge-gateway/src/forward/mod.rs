@@ -32,6 +32,7 @@ pub mod probe;
 pub mod record;
 pub mod report;
 pub mod security;
+mod sending;
 mod settle;
 mod tell;
 mod track;

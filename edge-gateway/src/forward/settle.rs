@@ -44,6 +44,7 @@ impl Track {
         let mut refused: HashMap<LaneId, (Refusal, Vec<Slot>)> = HashMap::new();
         for Delivery { token, result } in deliveries {
             let Some(slot) = self.flight.take(token) else { continue };
+            self.sending.answered(token, &result);
             match result {
                 Ok(()) => {
                     settled.acknowledged += 1;

@@ -15,6 +15,7 @@ use penstock_common::log::disk::Disk;
 use penstock_common::log::segment;
 use penstock_common::log::sim::{Faults, SimDisk};
 use penstock_common::status::GatewayStatus;
+use penstock_common::telemetry::traces::Traces;
 use penstock_common::topic::Topic;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -250,6 +251,7 @@ fn start_with(disk: &SimDisk, dir: &Path, bus: Bus, bytes_max: u64) -> Running {
         metrics: ForwardMetrics::new(&prometheus::Registry::new()).unwrap(),
         complete: Box::new(|_| {}),
         view: view.clone(),
+        traces: Traces::default(),
     };
     let thread = driver.spawn(stop.clone()).unwrap();
     Running { bus, spool, hold, view, stop, thread }

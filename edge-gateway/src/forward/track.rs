@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use penstock_common::telemetry::traces::Traces;
 use penstock_common::topic::Topic;
 
 use super::acks::Acks;
@@ -22,6 +23,7 @@ use super::lanes::{LaneId, Lanes, Room};
 use super::link::Link;
 use super::partition;
 use super::record::{key_of, outbound, payload_bytes, topic_of};
+use super::sending::Sending;
 use super::{KafkaConfig, Producer};
 use crate::spool::{Position, SpoolReader, SpooledEntry};
 
@@ -51,6 +53,7 @@ pub(super) struct Track {
     pub(super) lanes: Lanes,
     pub(super) fates: Fates,
     pub(super) flight: Flight,
+    pub(super) sending: Sending,
 }
 
 /// Where an entry goes.
@@ -69,6 +72,7 @@ impl Track {
         reader: SpoolReader,
         number: usize,
         config: &KafkaConfig,
+        traces: Traces,
         now: Instant,
     ) -> Self {
         let (bytes, records) = (config.in_flight_bytes_max, config.in_flight_records_max);
@@ -85,6 +89,7 @@ impl Track {
             lanes: Lanes::new(bytes, records, now),
             fates: Fates::default(),
             flight: Flight::new(number),
+            sending: Sending::new(traces),
         }
     }
 
@@ -112,6 +117,7 @@ impl Track {
 
     /// The producer is given up, with everything in flight.
     pub(super) fn give_up(&mut self) {
+        self.sending.give_up();
         for slot in self.flight.take_all() {
             self.lanes.returned(slot.lane, slot.bytes, slot.is_alone);
             self.lanes.get_mut(slot.lane).park(slot.position);
@@ -355,11 +361,13 @@ impl Track {
         let Way { lane, hash, bytes, .. } = way;
         let (position, payload_bytes) = (entry.position, payload_bytes(&entry.entry));
         let slot = Slot { position, lane, hash, bytes, payload_bytes, is_alone };
+        let span = self.sending.begin(&entry, lane.topic);
         let form = self.fates.form(position).cloned().unwrap_or_default();
         let record = outbound(&self.gateway, entry, &form);
         // Of a key, the producer finds the same one.
         let partition = if record.key.is_none() { lane.partition } else { None };
         let token = self.flight.add(slot);
+        self.sending.sent(token, span);
         self.lanes.sent(lane, bytes, is_alone, now);
         link.send(token, record, partition, is_alone)
     }

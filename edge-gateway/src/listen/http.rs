@@ -6,6 +6,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName};
 use hyper::{Method, Request, Response};
+use penstock_common::telemetry::traces::{Begun, Span, SpanKind, traceparent};
 
 use super::access::Caller;
 use super::body::{self, BodyBudget};
@@ -13,7 +14,7 @@ use super::limit::Standing;
 use super::problem::{Kind, Problem};
 use super::server::Connection;
 use super::{Durable, Ingest, ListenConfig, answer};
-use crate::admit::{self, Admitter};
+use crate::admit::{self, Admission, Admitter};
 
 /// Where events are posted.
 const EVENTS_PATH: &str = "/v1/events";
@@ -53,7 +54,7 @@ impl<D: Durable> Shared<D> {
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let problem = match (request.uri().path(), request.method()) {
             (EVENTS_PATH, &Method::POST) => match self.let_in(request, connection) {
-                Ok((caller, standing)) => return self.events(request, &caller, standing).await,
+                Ok((caller, standing)) => return self.traced(request, &caller, standing).await,
                 // It was not asked for its body, so none comes.
                 Err(problem) if request.headers().contains_key(EXPECT) => return Err(problem),
                 Err(problem) => problem,
@@ -84,11 +85,35 @@ impl<D: Durable> Shared<D> {
         Ok((caller, standing.map_err(Problem::limited)?))
     }
 
+    /// Takes a request's events, and has it in a trace what became of them.
+    async fn traced(
+        &self,
+        request: &mut Request<Incoming>,
+        caller: &Caller,
+        standing: Option<Standing>,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        let context = header(request, &TRACEPARENT).and_then(traceparent);
+        let mut trace = self.ingest.traces.begin(context, "POST /v1/events", SpanKind::Server);
+        let result = self.events(request, caller, standing, &mut trace).await;
+        if let Some(span) = &mut trace.span {
+            span.note("penstock.fleet", caller.fleet.name.to_string());
+            match &result {
+                Ok(response) => note_status(span, response.status().as_u16()),
+                Err(problem) => {
+                    note_status(span, problem.kind.status().as_u16());
+                    span.fail(problem.kind.name());
+                }
+            }
+        }
+        result
+    }
+
     async fn events(
         &self,
         request: &mut Request<Incoming>,
         caller: &Caller,
         mut standing: Option<Standing>,
+        trace: &mut Begun,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let started = Instant::now();
         let mut body = body::read(request, &self.config, &self.budget).await?;
@@ -105,7 +130,7 @@ impl<D: Durable> Shared<D> {
                 content_encoding,
                 received_at: received.at,
                 is_clock_set: received.is_set,
-                traceparent: header(request, &TRACEPARENT).and_then(traceparent),
+                traceparent: trace.traceparent.take(),
                 topic: None,
                 body: body.bytes.clone(),
             })?;
@@ -116,7 +141,12 @@ impl<D: Durable> Shared<D> {
             budget.apply(&mut admission, started);
         }
         let received = self.ingest.metrics.receive(&admission);
+        if let Some(span) = &mut trace.span {
+            note_admission(span, &admission);
+        }
+        let durable = trace.span.as_ref().map(|span| span.child("make durable"));
         let submitted = self.ingest.spool.submit(std::mem::take(&mut admission.entries)).await;
+        drop(durable);
         received.settle(&admission, submitted.is_ok());
         submitted?;
         if let Some(budget) = &self.ingest.budget {
@@ -131,6 +161,17 @@ impl<D: Durable> Shared<D> {
     }
 }
 
+fn note_status(span: &mut Span, status: u16) {
+    span.note("http.response.status_code", i64::from(status));
+}
+
+/// How many events there were, and how many were accepted.
+pub(super) fn note_admission(span: &mut Span, admission: &Admission) {
+    let count = |events: usize| i64::try_from(events).unwrap_or(i64::MAX);
+    span.note("messaging.batch.message_count", count(admission.outcomes.len()));
+    span.note("penstock.accepted", count(admission.accepted()));
+}
+
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A header's text; one that is not text counts as one that means nothing.
@@ -140,47 +181,4 @@ fn header<'a>(request: &'a Request<Incoming>, name: &HeaderName) -> Option<&'a s
 
 fn shown(method: &str) -> &str {
     method.get(..16).unwrap_or(method)
-}
-
-/// A W3C trace context that can be passed on; an invalid one is ignored, as the standard asks.
-///
-/// Version 00, and what later versions must begin with: 2, 32, 16 and 2 lower-case hexadecimal
-/// digits joined by `-`; version ff and ids of zeros are invalid.
-pub(super) fn traceparent(value: &str) -> Option<String> {
-    let mut parts = value.split('-');
-    let mut part = |digits: usize| {
-        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        parts.next().filter(|part| part.len() == digits && part.bytes().all(hex))
-    };
-    let (version, trace_id, parent_id, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    let zero = |id: &str| id.bytes().all(|byte| byte == b'0');
-    let valid = version != "ff" && !zero(trace_id) && !zero(parent_id);
-    let complete = version != "00" || parts.next().is_none();
-    (valid && complete).then(|| value[..55].to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::traceparent;
-
-    #[test]
-    fn trace_contexts_are_kept_or_ignored_as_the_standard_says() {
-        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(traceparent(valid).as_deref(), Some(valid));
-        let later = valid.replacen("00", "cc", 1);
-        assert_eq!(traceparent(&format!("{later}-what-comes")).as_deref(), Some(later.as_str()));
-        for invalid in [
-            "",
-            "00",
-            &format!("{valid}-more"),
-            &valid.replacen("00", "ff", 1),
-            &valid.to_uppercase(),
-            &valid.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
-            &valid.replace("b7ad6b7169203331", &"0".repeat(16)),
-            &valid.replace("-01", ""),
-            &valid.replace("-01", "-0"),
-        ] {
-            assert_eq!(traceparent(invalid), None, "{invalid}");
-        }
-    }
 }

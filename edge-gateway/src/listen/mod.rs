@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_common::clock::Clock;
+use penstock_common::telemetry::traces::Traces;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +160,7 @@ pub struct Ingest<D = SpoolHandle> {
     metrics: ListenMetrics,
     budget: Option<Budget>,
     gate: Option<Gate>,
+    traces: Traces,
 }
 
 impl<D: Durable> Ingest<D> {
@@ -180,6 +182,7 @@ impl<D: Durable> Ingest<D> {
             metrics: ListenMetrics::new(registry)?,
             budget: None,
             gate: None,
+            traces: Traces::default(),
         })
     }
 
@@ -193,6 +196,12 @@ impl<D: Durable> Ingest<D> {
     #[must_use]
     pub fn gated(self, gate: Gate) -> Self {
         Self { gate: Some(gate), ..self }
+    }
+
+    /// Records some requests; without it, none.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Counts a request that may not come, or not now, and tells about it.

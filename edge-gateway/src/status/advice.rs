@@ -109,15 +109,18 @@ fn judge_disk(facts: &Facts<'_>, says: &mut Vec<Advice>) {
         ));
     }
     let share = spool.disk_bytes as f64 / spool.bytes_max.max(1) as f64;
-    if share >= SPOOL_SHARE_WARN && spool.pending_entries > 0 {
+    // At its limit, pressure says what becomes of events.
+    if (SPOOL_SHARE_WARN..1.0).contains(&share) && spool.pending_entries > 0 {
         let percent = (share * 100.0).round();
         says.push(Advice::new(
-            if share >= 1.0 { Level::Fail } else { Level::Warn },
-            format!("The spool is {percent} % full; when it is full, devices have to wait."),
+            Level::Warn,
+            format!(
+                "The spool is {percent} % full; at its limit, the oldest events become dead letters."
+            ),
             "It empties by itself once Kafka answers.",
         ));
     }
-    judge_lanes(spool, says);
+    judge_locked(spool, says);
     let damaged = spool.damaged_entries.saturating_sub(spool.locked_entries);
     if damaged > 0 {
         says.push(Advice::new(
@@ -137,22 +140,7 @@ fn judge_disk(facts: &Facts<'_>, says: &mut Vec<Advice>) {
     }
 }
 
-fn judge_lanes(spool: &SpoolStat, says: &mut Vec<Advice>) {
-    if spool.is_dead_full {
-        says.push(Advice::new(
-            Level::Fail,
-            "The spool is full, and the oldest events can't give way: devices are told to come \
-             back later.",
-            "It empties by itself once Kafka answers.",
-        ));
-    } else if spool.usage.used_bytes > spool.usage.hard_bytes {
-        says.push(Advice::new(
-            Level::Fail,
-            "The spool is at its limit: the oldest events give way to new ones.",
-            "They are kept here too and sent as dead letters, which an operator can replay. It \
-             ends by itself once Kafka answers.",
-        ));
-    }
+fn judge_locked(spool: &SpoolStat, says: &mut Vec<Advice>) {
     if spool.locked_segments > 0 {
         says.push(Advice::new(
             Level::Fail,
@@ -173,7 +161,7 @@ fn judge_link(facts: &Facts<'_>, says: &mut Vec<Advice>) {
         let since = link.silent_s.map_or_else(String::new, |s| format!(" for {}", duration(s)));
         says.push(Advice::new(
             Level::Warn,
-            format!("Kafka has not answered{since}. Events are safe here and wait."),
+            format!("Kafka has not answered{since}. Events wait here, on the disk."),
             format!(
                 "Check the network cable and the way to {bootstrap}. `edge-gateway check` says \
                  more."

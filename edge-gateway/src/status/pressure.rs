@@ -58,7 +58,8 @@ fn pressure_advice(view: &PressureView) -> Option<Advice> {
         (State::Evict, _) => (
             Level::Fail,
             "The spool is at its limit: its oldest events become dead letters.".to_owned(),
-            "Find out why Kafka does not take events; the operator can replay the dead letters.",
+            "They are kept here, too, and the operator can replay them. Find out why Kafka does \
+             not take events: it ends by itself once it does.",
         ),
         (State::Refuse, Some(Why::DiskFull)) => (
             Level::Fail,

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER,
-    SET_COOKIE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, HeaderName,
+    RETRY_AFTER, SET_COOKIE,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -34,6 +34,7 @@ pub struct Client {
     cookie: Option<String>,
     /// `Accept-Encoding`, where there is one.
     accept_encoding: Option<String>,
+    traceparent: Option<String>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     permits: Semaphore,
 }
@@ -108,6 +109,7 @@ impl Client {
             authorization: target.key().map(|key| format!("Bearer {key}")),
             cookie: None,
             accept_encoding: None,
+            traceparent: None,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(connections_max),
         }
@@ -129,6 +131,12 @@ impl Client {
     #[must_use]
     pub fn accepting(self, encodings: &str) -> Self {
         Self { accept_encoding: Some(encodings.to_owned()), ..self }
+    }
+
+    /// Has every request be a part of this trace.
+    #[must_use]
+    pub fn tracing(self, traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.to_owned()), ..self }
     }
 
     /// Posts a body.
@@ -162,18 +170,17 @@ impl Client {
         request: hyper::http::request::Builder,
         body: Bytes,
     ) -> Result<Response, CallError> {
-        let request = match &self.authorization {
-            Some(authorization) => request.header(AUTHORIZATION, authorization),
+        let traceparent = HeaderName::from_static("traceparent");
+        let own = [
+            (AUTHORIZATION, &self.authorization),
+            (COOKIE, &self.cookie),
+            (ACCEPT_ENCODING, &self.accept_encoding),
+            (traceparent, &self.traceparent),
+        ];
+        let request = own.into_iter().fold(request, |request, (name, value)| match value {
+            Some(value) => request.header(name, value),
             None => request,
-        };
-        let request = match &self.cookie {
-            Some(cookie) => request.header(COOKIE, cookie),
-            None => request,
-        };
-        let request = match &self.accept_encoding {
-            Some(encodings) => request.header(ACCEPT_ENCODING, encodings),
-            None => request,
-        };
+        });
         let request = request
             .header(HOST, &self.host)
             .body(Full::new(body))

@@ -69,7 +69,7 @@ impl World {
         Self {
             random: StdRng::seed_from_u64(seed),
             link: Link::connect(&bus, batch_bytes_max).unwrap(),
-            track: Track::new("g".into(), reader, 0, &limits, now),
+            track: Track::new("g".into(), reader, 0, &limits, Traces::default(), now),
             bus,
             spool: handle,
             batch_bytes_max,

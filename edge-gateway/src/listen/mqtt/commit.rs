@@ -10,14 +10,16 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use penstock_common::retry::Backoff;
+use penstock_common::telemetry::traces::{Begun, Span, SpanKind, Traces};
 use tokio::sync::{mpsc, watch};
 
 use super::answer;
 use super::inbox::{Item, Message};
-use super::judge::{Judge, Judgement};
+use super::judge::{Judge, Judgement, context};
 use super::metrics::MqttMetrics;
 use crate::admit::budget::Budget;
 use crate::listen::Durable;
+use crate::listen::http::note_admission;
 use crate::listen::metrics::ListenMetrics;
 use crate::pressure::gate::Gate;
 use crate::spool::SpoolError;
@@ -39,6 +41,7 @@ pub(super) struct Committer<D> {
     pub(super) judge: Judge,
     /// How many dead letters are kept; none: all.
     pub(super) budget: Option<Budget>,
+    pub(super) traces: Traces,
     pub(super) listen_metrics: ListenMetrics,
     pub(super) metrics: MqttMetrics,
     /// Whether the spool takes nothing at present.
@@ -49,6 +52,7 @@ pub(super) struct Committer<D> {
 struct Judged {
     message: Message,
     judgement: Judgement,
+    span: Option<Span>,
 }
 
 impl<D: Durable> Committer<D> {
@@ -87,11 +91,17 @@ impl<D: Durable> Committer<D> {
     }
 
     fn judge(&self, message: Message) -> Judged {
-        let mut judgement = self.judge.judge(&message.publish, message.received);
+        let (publish, received) = (&message.publish, message.received);
+        let trace = self.traces.begin(context(publish), "receive MQTT message", SpanKind::Consumer);
+        let Begun { mut span, traceparent } = trace;
+        let mut judgement = self.judge.judge(publish, received, traceparent);
         if let Some(budget) = &self.budget {
             budget.apply(&mut judgement.admission, Instant::now());
         }
-        Judged { message, judgement }
+        if let Some(span) = &mut span {
+            note_admission(span, &judgement.admission);
+        }
+        Judged { message, judgement, span }
     }
 
     /// Leaves the batch empty, durable and acknowledged. What does not fit whole goes in parts.
@@ -132,7 +142,7 @@ impl<D: Durable> Committer<D> {
 
     /// Answers what was rejected, then acknowledges: the broker reads them in this order, so that
     /// a message is answered at least once.
-    fn acknowledge(&self, Judged { message, judgement }: Judged) {
+    fn acknowledge(&self, Judged { message, judgement, span }: Judged) {
         let admission = &judgement.admission;
         self.listen_metrics.receive(admission).settle(admission, true);
         if let Some(budget) = &self.budget {
@@ -146,7 +156,7 @@ impl<D: Durable> Committer<D> {
         let Message { publish, link, arrived, share, .. } = message;
         link.acknowledge(&publish);
         self.metrics.ack_latency.observe(arrived.elapsed().as_secs_f64());
-        drop((publish, share));
+        drop((publish, share, span));
     }
 
     fn answer(&self, message: &Message, judgement: &Judgement) -> bool {

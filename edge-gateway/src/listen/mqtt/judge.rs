@@ -1,12 +1,12 @@
 //! From a message to what goes into the spool: topic, fleet, admission.
 
 use penstock_common::clock::Reading;
+use penstock_common::telemetry::traces::traceparent;
 use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::config::Templates;
 use super::topic::{Place, Template, is_fleet_name};
 use crate::admit::{Admission, Admitter, Refusal, Request, Topic};
-use crate::listen::http::traceparent;
 use crate::snapshot::Snapshots;
 use crate::spool::entry::Entry;
 
@@ -44,7 +44,13 @@ impl Judge {
         Self { snapshots, fleet: fleet.to_owned(), templates }
     }
 
-    pub(super) fn judge(&self, publish: &Publish, received: Reading) -> Judgement {
+    /// `traceparent` is what the events carry on.
+    pub(super) fn judge(
+        &self,
+        publish: &Publish,
+        received: Reading,
+        traceparent: Option<String>,
+    ) -> Judgement {
         let topic = String::from_utf8_lossy(&publish.topic);
         let place = self.templates.events.iter().find_map(|template| template.read(&topic));
         let given = publish.properties.as_ref();
@@ -54,7 +60,7 @@ impl Judge {
             content_encoding: user_property(publish, "content-encoding"),
             received_at: received.at,
             is_clock_set: received.is_set,
-            traceparent: user_property(publish, "traceparent").and_then(traceparent),
+            traceparent,
             topic: Some(Topic { name: &topic, device: place.and_then(|place| place.device) }),
             body: publish.payload.clone(),
         };
@@ -105,6 +111,11 @@ impl Judge {
         let fleet = place.fleet.or(Some(self.fleet.as_str()));
         template.fill(Place { fleet, device: place.device.or_else(in_event) })
     }
+}
+
+/// The trace context of a message.
+pub(super) fn context(publish: &Publish) -> Option<String> {
+    user_property(publish, "traceparent").and_then(traceparent)
 }
 
 fn user_property<'a>(publish: &'a Publish, name: &str) -> Option<&'a str> {

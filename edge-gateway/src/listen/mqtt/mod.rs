@@ -107,6 +107,7 @@ impl<D: Durable + Clone> MqttListener<D> {
         let committer = Committer {
             spool: ingest.spool.clone(),
             gate: ingest.gate.clone(),
+            traces: ingest.traces.clone(),
             judge: Judge::new(ingest.access.snapshots().clone(), fleet, templates),
             budget: ingest.budget.clone(),
             listen_metrics: ingest.metrics.clone(),
