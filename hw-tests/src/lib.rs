@@ -7,6 +7,7 @@ pub mod demo;
 pub mod fleet;
 pub mod oracle;
 pub mod power_cut;
-pub mod seed;
 pub mod simulate;
 pub mod stack;
+pub mod terms;
+pub mod wait;

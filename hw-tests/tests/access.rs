@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use hw_tests::fleet::client::Client;
 use hw_tests::fleet::{self, FleetConfig, Tally, Target};
 use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::{CoreConfig, Stack, StackConfig};
+use hw_tests::wait::until;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,8 @@ async fn keys_change(stack: &mut Stack) -> anyhow::Result<()> {
     ensure!(status(target(&second)?).await? == 401, "a key is known before any snapshot has it");
     stack.write_snapshot().await?;
     // An empty batch is refused for what it is by whoever was let in.
-    until("the key is known", async || Ok(status(target(&second)?).await? == 400)).await?;
+    until(PATIENCE, "the key is known", async || Ok(status(target(&second)?).await? == 400))
+        .await?;
     ensure!(status(target(&other)?).await? == 403, "a fleet of other gateways");
     ensure!(status(stack.gateway_http.address.into()).await? == 401, "without a key");
 
@@ -59,14 +61,18 @@ async fn keys_change(stack: &mut Stack) -> anyhow::Result<()> {
     let file: PathBuf = stack.dir.join("snapshot.json");
     let before = std::fs::read(&file)?;
     std::fs::write(&file, &before[..before.len() / 2])?;
-    until("the broken file is noticed", async || Ok(log(stack)?.contains("can't be used"))).await?;
+    until(PATIENCE, "the broken file is noticed", async || {
+        Ok(log(stack)?.contains("can't be used"))
+    })
+    .await?;
     ensure!(status(target(&second)?).await? == 400, "the snapshot of before holds");
     // A restart beside it: the copy has the keys, and the devices go on.
     stack.gateway.kill()?;
     stack.gateway.start().await?;
     ensure!(status(target(&second)?).await? == 400, "the copy holds");
     stack.write_snapshot().await?;
-    until("the key is revoked", async || Ok(status(target(&second)?).await? == 401)).await?;
+    until(PATIENCE, "the key is revoked", async || Ok(status(target(&second)?).await? == 401))
+        .await?;
 
     stop.cancel();
     let told = load.await.context("the fleet")?;
@@ -85,16 +91,4 @@ async fn keys_change(stack: &mut Stack) -> anyhow::Result<()> {
 fn log(stack: &Stack) -> anyhow::Result<String> {
     let path = stack.dir.join("gateway.log");
     std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-}
-
-async fn until(
-    what: &str,
-    mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let since = Instant::now();
-    while !is_so().await? {
-        ensure!(since.elapsed() < PATIENCE, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance, rollups, verdict::Verdict};
 use hw_tests::stack::{Stack, StackConfig};
+use hw_tests::terms;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ struct Kill {
 }
 
 fn plan() -> Plan {
-    if env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1") {
+    if terms::is_long() {
         Plan { kills_of_each: 25, load_for: Duration::from_secs(180), seeds: 6 }
     } else {
         Plan { kills_of_each: 6, load_for: Duration::from_secs(40), seeds: 1 }

@@ -29,7 +29,7 @@ for row in rows:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duckdb_counts_what_the_oracle_counts() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let mut config = StackConfig::from_env("duckdb").unwrap().impatient();
     config.raw_flush_interval = Duration::from_millis(500);
     let stack = Stack::start(config).await.unwrap();

@@ -4,15 +4,16 @@
 //! With `PENSTOCK_TEST_LONG=1` it goes away twice, in order and killed, and for longer.
 
 use std::collections::HashMap;
-use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance, topics};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig, kafka};
+use hw_tests::terms;
+use hw_tests::wait::until;
 use penstock_common::topic::Topic;
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +24,12 @@ const SECOND: i32 = 2;
 const LED_BY_SECOND: std::ops::Range<i32> = 0..3;
 
 /// Events a second.
+const PATIENCE: Duration = Duration::from_secs(90);
 const RATE: f64 = 600.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_goes_away_stops_only_what_it_alone_has() {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
+    let seed = terms::seed();
     let first = Service::start(Kind::Kafka).await.unwrap();
     let mut config = StackConfig::from_env("brokers").unwrap().impatient();
     config.kafka = first.address().to_owned();
@@ -74,11 +74,11 @@ async fn one_goes_away(seed: u64, second: &Arc<Service>, stack: &mut Stack) -> a
     let load =
         tokio::spawn(fleet::run(fleet, stack.gateway_http, Arc::clone(&tally), stop.clone()));
     let acknowledged = "penstock_forward_acknowledged_records_total";
-    wait(|| async { Ok(metric(stack, acknowledged).await? > 2_000.0) })
-        .await
-        .context("before the second broker goes away")?;
-    let is_long = env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1");
-    let (hows, away) = match is_long {
+    until(PATIENCE, "2000 records before the second broker goes away", async || {
+        Ok(metric(stack, acknowledged).await? > 2_000.0)
+    })
+    .await?;
+    let (hows, away) = match terms::is_long() {
         true => (&[Stop::Shutdown, Stop::Kill][..], Duration::from_secs(60)),
         false => (&[Stop::Kill][..], Duration::from_secs(6)),
     };
@@ -101,9 +101,10 @@ async fn one_goes_away(seed: u64, second: &Arc<Service>, stack: &mut Stack) -> a
         ensure!(count > RATE, "only {count} records of the others went on in {away:?}");
         ensure!(letters > 0, "no dead letter by its new leader");
         second.restart().await?;
-        wait(|| async { Ok(metric(stack, "penstock_forward_parked_entries").await? < 1.0) })
-            .await
-            .context("those that waited catch up")?;
+        until(PATIENCE, "those that waited catch up", async || {
+            Ok(metric(stack, "penstock_forward_parked_entries").await? < 1.0)
+        })
+        .await?;
     }
     stop.cancel();
     let told = load.await?;
@@ -129,15 +130,4 @@ fn dead_letters(stack: &Stack) -> anyhow::Result<i64> {
 
 async fn metric(stack: &Stack, name: &str) -> anyhow::Result<f64> {
     oracle::metrics_of(&stack.gateway, name).await
-}
-
-async fn wait<F: Future<Output = anyhow::Result<bool>>>(
-    mut is_so: impl FnMut() -> F,
-) -> anyhow::Result<()> {
-    let since = Instant::now();
-    while !is_so().await? {
-        ensure!(since.elapsed() < Duration::from_secs(90), "not within 90 s");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }

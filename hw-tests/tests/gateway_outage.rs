@@ -3,7 +3,6 @@
 //!
 //! With `PENSTOCK_TEST_LONG=1` the broker is away for ten minutes under 5,000 events a second.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,42 +13,20 @@ use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance, drain};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig};
+use hw_tests::terms;
+use hw_tests::wait::until;
 use tokio_util::sync::CancellationToken;
-
-fn seed() -> u64 {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
-    seed
-}
-
-fn is_long() -> bool {
-    env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1")
-}
 
 /// Waits until so many more events are accepted.
 async fn more_accepted(tally: &Tally, events: u64) -> anyhow::Result<()> {
     let goal = tally.accepted.get() + events;
-    until(Duration::from_secs(120), || async { Ok(tally.accepted.get() >= goal) })
-        .await
-        .with_context(|| format!("{events} more events accepted"))
-}
-
-async fn until<F: Future<Output = anyhow::Result<bool>>>(
-    limit: Duration,
-    mut is_so: impl FnMut() -> F,
-) -> anyhow::Result<()> {
-    let since = Instant::now();
-    while !is_so().await? {
-        ensure!(since.elapsed() < limit, "not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+    let what = format!("{events} more events accepted");
+    until(Duration::from_secs(120), &what, async || Ok(tally.accepted.get() >= goal)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_for_long_costs_nothing() {
-    let seed = seed();
+    let seed = terms::seed();
     let broker = Service::start(Kind::Kafka).await.unwrap();
     let mut config = StackConfig::from_env("away").unwrap().impatient();
     config.kafka = broker.address().to_owned();
@@ -63,7 +40,7 @@ async fn a_broker_that_is_away_for_long_costs_nothing() {
 }
 
 async fn away(seed: u64, broker: &Arc<Service>, stack: &mut Stack) -> anyhow::Result<()> {
-    let (rate, away) = if is_long() { (5_000_u32, 600) } else { (1_000, 10) };
+    let (rate, away) = if terms::is_long() { (5_000_u32, 600) } else { (1_000, 10) };
     let away = Duration::from_secs(away);
     let stop = CancellationToken::new();
     let tally = Arc::new(Tally::default());
@@ -84,11 +61,10 @@ async fn away(seed: u64, broker: &Arc<Service>, stack: &mut Stack) -> anyhow::Re
     let since = Instant::now();
     tally.take_latencies();
     // While events keep coming: the backlog drains faster than they do.
-    until(away + Duration::from_secs(120), || async {
+    until(away + Duration::from_secs(120), "the backlog drains", async || {
         Ok(drain::pending(stack.gateway_admin).await? < f64::from(rate) * 2.0)
     })
-    .await
-    .context("the backlog drains")?;
+    .await?;
     println!("a backlog of {pending} entries drained in {:?}, under load", since.elapsed());
     println!("answers while it drained: {:?}", tally.take_latencies());
     more_accepted(&tally, 1_000).await?;
@@ -163,7 +139,7 @@ impl Drop for SmallDisk {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_somebody_else_fills_is_429_and_no_loss() {
-    let seed = seed();
+    let seed = terms::seed();
     let mut config = StackConfig::from_env("filled").unwrap().impatient();
     // Room for the spool and more: it is never the spool that is full.
     let set = ["spool.bytes_max=100000000", "spool.segment_bytes=4000000"];
@@ -197,12 +173,11 @@ async fn filled(seed: u64, disk: &SmallDisk, stack: &mut Stack) -> anyhow::Resul
     for round in 0..2 {
         let throttled = tally.throttled.get();
         disk.fill()?;
-        until(Duration::from_secs(30), || async {
+        until(Duration::from_secs(30), "refused, with 429, once the disk is full", async || {
             let state = oracle::metrics_of(&stack.gateway, "penstock_pressure_state").await?;
             Ok(state > 3.5 && tally.throttled.get() > throttled + 20)
         })
-        .await
-        .context("refused, with 429, once the disk is full")?;
+        .await?;
         let (accepted, since) = (tally.accepted.get(), Instant::now());
         tokio::time::sleep(Duration::from_secs(3)).await;
         let taken = tally.accepted.get() - accepted;

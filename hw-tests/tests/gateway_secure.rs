@@ -4,24 +4,21 @@
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance, drain};
 use hw_tests::stack::{CoreConfig, Stack, StackConfig, kafka};
+use hw_tests::terms;
+use hw_tests::wait::until;
 use penstock_common::topic::Topic;
 use tokio_util::sync::CancellationToken;
 
 /// The user of both secured listeners.
 const USER: &str = "gateway";
 
-fn seed() -> u64 {
-    let seed = env::var("PENSTOCK_TEST_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("PENSTOCK_TEST_SEED={seed}");
-    seed
-}
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn var(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is set by ./dev test"))
@@ -57,6 +54,13 @@ fn login(mechanism: &str, password_file: PathBuf) -> [(&'static str, String); 3]
     ]
 }
 
+async fn drains(stack: &Stack) -> anyhow::Result<()> {
+    until(PATIENCE, "the spool drains", async || {
+        Ok(drain::pending(stack.gateway_admin).await? < 500.0)
+    })
+    .await
+}
+
 struct Load {
     tally: Arc<Tally>,
     stop: CancellationToken,
@@ -74,7 +78,7 @@ fn load(stack: &Stack, seed: u64) -> Load {
 impl Load {
     async fn accepted(&self, events: u64) -> anyhow::Result<()> {
         let goal = self.tally.accepted.get() + events;
-        until(|| async { Ok(self.tally.accepted.get() >= goal) }).await
+        until(PATIENCE, "they are accepted", async || Ok(self.tally.accepted.get() >= goal)).await
     }
 
     async fn prove(self, stack: &Stack) -> anyhow::Result<()> {
@@ -86,17 +90,6 @@ impl Load {
         ensure!(self.tally.server_errors.get() == 0, "answers 5xx");
         Ok(())
     }
-}
-
-async fn until<F: Future<Output = anyhow::Result<bool>>>(
-    mut is_so: impl FnMut() -> F,
-) -> anyhow::Result<()> {
-    let since = Instant::now();
-    while !is_so().await? {
-        ensure!(since.elapsed() < Duration::from_secs(60), "not within a minute");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 async fn metric(stack: &Stack, name: &str) -> anyhow::Result<f64> {
@@ -114,9 +107,8 @@ async fn is_told(stack: &Stack, words: &str, todo: &str) -> anyhow::Result<()> {
     let lines: Vec<&str> = said.lines().filter(|line| line.contains(words)).collect();
     println!("check: {}", lines.join(" / "));
     ensure!(said.contains(words) && said.contains(todo), "check does not say {words:?}:\n{said}");
-    until(|| async { Ok(log(stack)?.contains(words)) })
-        .await
-        .with_context(|| format!("the log says {words:?}"))
+    let what = format!("the log says {words:?}");
+    until(PATIENCE, &what, async || Ok(log(stack)?.contains(words))).await
 }
 
 async fn with_stack(
@@ -134,7 +126,7 @@ async fn with_stack(
 /// Mutual TLS, and a right to write that is taken away under load and given back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_that_is_lost_and_given_back_costs_nothing() {
-    let seed = seed();
+    let seed = terms::seed();
     let config = config("rights", "PENSTOCK_KAFKA_TLS", &certificate());
     let broker = config.kafka.clone();
     with_stack(config, seed, async |stack| {
@@ -142,11 +134,11 @@ async fn a_right_that_is_lost_and_given_back_costs_nothing() {
         ensure!(said.contains("with 30 partitions"), "mutual TLS works for check too:\n{said}");
         let load = load(stack, seed);
         load.accepted(1_000).await?;
-        until(|| async { Ok(drain::pending(stack.gateway_admin).await? < 500.0) }).await?;
+        drains(stack).await?;
         let topic = Topic::RawEvents.name(&stack.topic_prefix);
         kafka::forbid(&broker, &topic, USER, true).await?;
         let blocked = "penstock_forward_blocked_topics";
-        until(|| async { Ok(metric(stack, blocked).await? > 0.5) }).await.context("says so")?;
+        until(PATIENCE, "says so", async || Ok(metric(stack, blocked).await? > 0.5)).await?;
         let letters = metric(stack, "penstock_forward_acknowledged_records_total").await?;
         load.accepted(1_500).await?;
         let pending = drain::pending(stack.gateway_admin).await?;
@@ -157,7 +149,7 @@ async fn a_right_that_is_lost_and_given_back_costs_nothing() {
         let rewinds = metric(stack, "penstock_forward_rewinds_total").await?;
         ensure!(rewinds <= 3.0, "{rewinds} producers were spent");
         kafka::forbid(&broker, &topic, USER, false).await?;
-        until(|| async { Ok(metric(stack, blocked).await? < 0.5) }).await.context("goes on")?;
+        until(PATIENCE, "goes on", async || Ok(metric(stack, blocked).await? < 0.5)).await?;
         load.prove(stack).await
     })
     .await;
@@ -166,7 +158,7 @@ async fn a_right_that_is_lost_and_given_back_costs_nothing() {
 /// SASL/SCRAM, with a wrong password that is corrected while the gateway runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_corrected_needs_no_restart() {
-    let seed = seed();
+    let seed = terms::seed();
     for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("password");
@@ -182,9 +174,7 @@ async fn a_password_that_is_corrected_needs_no_restart() {
             let right = std::fs::read_to_string(secrets("password"))?;
             std::fs::write(&file, &right)?;
             load.accepted(500).await?;
-            until(|| async { Ok(drain::pending(stack.gateway_admin).await? < 500.0) })
-                .await
-                .context("the new password is taken up")?;
+            drains(stack).await.context("the new password is taken up")?;
             let log = log(stack)?;
             ensure!(!log.contains(right.trim()), "the password is in the log");
             ensure!(!log.contains("not this one"), "the wrong password is in the log");
@@ -197,7 +187,7 @@ async fn a_password_that_is_corrected_needs_no_restart() {
 /// A gateway without the certificate that the broker asks for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_without_a_certificate_is_told_so() {
-    let seed = seed();
+    let seed = terms::seed();
     with_stack(config("nameless", "PENSTOCK_KAFKA_TLS", &[]), seed, async |stack| {
         is_told(stack, "does not accept this gateway's certificate", "kafka.tls.cert_file").await
     })
@@ -207,7 +197,7 @@ async fn a_gateway_without_a_certificate_is_told_so() {
 /// A broker whose certificate is signed by somebody else is told nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_broker_is_told_nothing() {
-    let seed = seed();
+    let seed = terms::seed();
     let mut config = config("impostor", "PENSTOCK_KAFKA_TLS", &certificate());
     let ca = secrets("other-ca.pem");
     config.gateway_set.push(format!("kafka.tls.ca_file={:?}", ca.display().to_string()));

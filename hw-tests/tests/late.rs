@@ -126,7 +126,7 @@ async fn wait_for(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hours_of_backlog_drain_without_rebuilds_and_rebuilding_changes_nothing() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let mut stack =
         Stack::start(StackConfig::from_env("backlog").unwrap().impatient()).await.unwrap();
     if let Err(error) = backlog(seed, &mut stack).await {

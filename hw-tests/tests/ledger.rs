@@ -35,7 +35,7 @@ async fn load(stack: &Stack, fleet: FleetConfig, events: u64) -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_deleted_on_the_bus_are_named() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let config = StackConfig::from_env("lost").unwrap().impatient();
     let mut stack = Stack::start(config).await.unwrap();
     if let Err(error) = lose(seed, &mut stack).await {
@@ -140,7 +140,7 @@ async fn wait_for_missing(stack: &Stack, count: u64) -> anyhow::Result<Ledger> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_rejection_is_no_loss() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let stack = Stack::start(StackConfig::from_env("rejects").unwrap().impatient()).await.unwrap();
     let fleet = FleetConfig {
         faulty_share: 0.5,

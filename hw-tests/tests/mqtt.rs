@@ -22,6 +22,7 @@ use hw_tests::oracle::record::{State, ToldFleet};
 use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig};
+use hw_tests::terms;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rumqttc::v5::mqttbytes::QoS;
@@ -45,10 +46,6 @@ struct Kill {
     victim: Victim,
     after: Duration,
     away: Duration,
-}
-
-fn is_long() -> bool {
-    env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1")
 }
 
 fn kills(victims: &[Victim], load_for: Duration, rng: &mut ChaCha8Rng) -> Vec<Kill> {
@@ -122,7 +119,7 @@ impl Setup {
 fn seeds(many: u32) -> Vec<u64> {
     match env::var("PENSTOCK_TEST_SEED").ok() {
         Some(seed) => vec![seed.parse().unwrap()],
-        None => (0..if is_long() { many } else { 1 }).map(|_| rand::random()).collect(),
+        None => (0..if terms::is_long() { many } else { 1 }).map(|_| rand::random()).collect(),
     }
 }
 
@@ -145,7 +142,7 @@ async fn gateway_kills(seed: u64, setup: &mut Setup) -> anyhow::Result<()> {
     let answers = Answers::listen(setup).await?;
     let fleet = setup.fleet(seed, false);
     let load = tokio::spawn(mqtt::run(fleet, saves.clone(), Arc::clone(&tally), stop.clone()));
-    let (count, load_for) = if is_long() { (30, 180) } else { (8, 30) };
+    let (count, load_for) = if terms::is_long() { (30, 180) } else { (8, 30) };
     let victims = vec![Victim::Gateway; count];
     for kill in kills(&victims, Duration::from_secs(load_for), &mut rng) {
         tokio::time::sleep(kill.after).await;
@@ -187,7 +184,7 @@ async fn all_kills(seed: u64, setup: &mut Setup) -> anyhow::Result<()> {
     let (saves, stop, tally) = (setup.saves(), CancellationToken::new(), Arc::default());
     let fleet = setup.fleet(seed, true);
     let load = tokio::spawn(mqtt::run(fleet, saves.clone(), Arc::clone(&tally), stop.clone()));
-    let (count, load_for) = if is_long() { (25, 240) } else { (7, 45) };
+    let (count, load_for) = if terms::is_long() { (25, 240) } else { (7, 45) };
     let mut victims = vec![Victim::Gateway; count];
     victims.extend(vec![Victim::Broker; count]);
     for kill in kills(&victims, Duration::from_secs(load_for), &mut rng) {
@@ -216,7 +213,7 @@ async fn all_kills(seed: u64, setup: &mut Setup) -> anyhow::Result<()> {
     report(&tally, &told, &proof.verdict, &saves);
     enough_happened(&tally, &proof.verdict)?;
     let unsaved = tally.repeated_unsaved.get() + tally.forgotten.get();
-    ensure!(unsaved > 0 || !is_long(), "no kill hit an acknowledged message");
+    ensure!(unsaved > 0 || !terms::is_long(), "no kill hit an acknowledged message");
     Ok(())
 }
 

@@ -53,7 +53,7 @@ const LISTS: [(&str, &str); 16] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_answers_as_it_is_described() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let config = StackConfig::from_env("openapi").unwrap().impatient();
     let stack = Stack::start(config).await.unwrap();
     if let Err(error) = as_described(seed, &stack).await {

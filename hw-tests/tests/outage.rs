@@ -3,7 +3,6 @@
 //!
 //! With `PENSTOCK_TEST_LONG=1` each of them is away for minutes.
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use hw_tests::oracle::api::{self, CoreApi};
 use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{CoreConfig, Stack, StackConfig};
+use hw_tests::terms;
 use tokio_util::sync::CancellationToken;
 
 /// The parts that go away, all of this test's own.
@@ -28,7 +28,7 @@ const ROLLUP_CORE: usize = 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_store_may_go_away_and_come_back() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let parts = Parts {
         kafka: Service::start(Kind::Kafka).await.unwrap(),
         catalog: Service::start(Kind::Postgres).await.unwrap(),
@@ -52,7 +52,7 @@ async fn any_store_may_go_away_and_come_back() {
 }
 
 async fn outages(seed: u64, parts: &Parts, stack: &mut Stack) -> anyhow::Result<()> {
-    let is_long = env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1");
+    let is_long = terms::is_long();
     let away = Duration::from_secs(if is_long { 180 } else { 15 });
     let stop = CancellationToken::new();
     let tally = Arc::new(Tally::default());

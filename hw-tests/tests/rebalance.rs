@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::{CoreConfig, Stack, StackConfig};
+use hw_tests::terms;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio_util::sync::CancellationToken;
@@ -25,11 +26,7 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    if env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1") {
-        Plan { seeds: 4, kills: 260 }
-    } else {
-        Plan { seeds: 1, kills: 24 }
-    }
+    if terms::is_long() { Plan { seeds: 4, kills: 260 } } else { Plan { seeds: 1, kills: 24 } }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use hw_tests::fleet::{self, FleetConfig, Tally};
 use hw_tests::oracle::{self, checker::Tolerance, drain};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig};
+use hw_tests::terms;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +41,7 @@ async fn at_the_hard_limit_the_oldest_give_way_and_every_event_is_accounted_for(
 }
 
 async fn fill(seed: u64, broker: &Arc<Service>, stack: &mut Stack) -> anyhow::Result<()> {
-    let is_long = env::var("PENSTOCK_TEST_LONG").is_ok_and(|long| long == "1");
+    let is_long = terms::is_long();
     let at_the_limit = Duration::from_secs(if is_long { 180 } else { 15 });
     let stop = CancellationToken::new();
     let tally = Arc::new(Tally::default());

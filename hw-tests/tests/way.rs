@@ -119,7 +119,7 @@ fn text(value: &Value, field: &str) -> anyhow::Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_goes_away_and_comes_back_costs_nothing() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let broker = Service::start(Kind::Kafka).await.unwrap();
     let mut config = StackConfig::from_env("outage").unwrap().impatient();
     config.kafka = broker.address().to_owned();

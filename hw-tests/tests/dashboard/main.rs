@@ -26,7 +26,7 @@ const GROUP: &str = "hall 2";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_shows_what_is_there_and_what_is_not() {
-    let seed = hw_tests::seed::from_env();
+    let seed = hw_tests::terms::seed();
     let database = Service::start(Kind::Postgres).await.unwrap();
     let mut config = StackConfig::from_env("dashboard").unwrap().impatient();
     config.postgres = database.address().to_owned();

@@ -135,7 +135,7 @@ impl Server {
 
 #[tokio::test]
 async fn devices_keep_their_order_and_remember_what_they_were_told() {
-    let seed = crate::seed::from_env();
+    let seed = crate::terms::seed();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Arc::new(Server {

@@ -232,7 +232,7 @@ struct Allowed {
 
 #[test]
 fn each_piece_ends_in_a_state_it_was_in() {
-    let seed = crate::seed::from_env();
+    let seed = crate::terms::seed();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut disk = volatile();
     let mut model: BTreeMap<u64, Allowed> = (0..PIECES)
