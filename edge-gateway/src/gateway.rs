@@ -31,6 +31,7 @@ use crate::forward::view::SharedView;
 use crate::listen::mqtt::MqttListener;
 use crate::listen::tls::{self, Tls, TlsMetrics};
 use crate::listen::{self, Access, Auth, Ingest};
+use crate::open_files;
 use crate::pressure::gate::Gate;
 use crate::pressure::stage::{Outputs, PressureMetrics, Sample, Stage, Watched};
 use crate::snapshot::{self, SnapshotMetrics, Snapshots};
@@ -63,6 +64,7 @@ pub struct Addresses {
 pub async fn run(config: GatewayConfig) -> anyhow::Result<()> {
     let manager = ServiceManager::from_env();
     let stop = shutdown::on_signals().context("install the signal handlers")?;
+    open_files::raise(config.http.connections_max);
     start(config, stop).await?.finished(&manager).await
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod forward;
 pub mod gateway;
 pub mod listen;
+pub mod open_files;
 pub mod pressure;
 pub mod snapshot;
 pub mod spool;

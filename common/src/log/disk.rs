@@ -86,5 +86,14 @@ pub trait DiskFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
 }
 
+/// Whether an error says that data is gone, rather than that the process could not ask for it.
+pub(super) fn speaks_of_the_data(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // ext4 and xfs report their own damage as UCLEAN, file systems with checksums as BADMSG.
+    let codes = [Errno::IO, Errno::UCLEAN, Errno::BADMSG].map(|errno| Some(errno.raw_os_error()));
+    codes.contains(&error.raw_os_error())
+        || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, speaks_of_the_data};
 use super::record::{Frames, RecordHeader};
 use super::scan::Scan;
 use super::segment::{Moved, RECORDS_AT};
@@ -324,28 +324,5 @@ impl Reader {
         if self.damage.len() < DAMAGE_WAITING_MAX {
             self.damage.push_back(range);
         }
-    }
-}
-
-/// Whether an error says that data is gone, rather than that the process could not ask for it.
-fn speaks_of_the_data(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    // ext4 and xfs report their own damage as UCLEAN, file systems with checksums as BADMSG.
-    let codes = [Errno::IO, Errno::UCLEAN, Errno::BADMSG].map(|errno| Some(errno.raw_os_error()));
-    codes.contains(&error.raw_os_error())
-        || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_errors_of_the_data_count_toward_damage() {
-        let counts = |code| speaks_of_the_data(&io::Error::from_raw_os_error(code));
-        // EIO, ENOENT, EUCLEAN, EBADMSG
-        assert!([5, 2, 117, 74].into_iter().all(counts));
-        // EMFILE, ENFILE, ENOMEM, EACCES, EINTR
-        assert!(![24, 23, 12, 13, 4].into_iter().any(counts));
     }
 }

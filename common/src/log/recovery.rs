@@ -1,8 +1,10 @@
 //! Opening: starts whatever it finds.
 //!
-//! 1. Read the header of every segment. One whose file can't be read, or that has neither a valid
+//! 1. Read the header of every segment. One whose data the disk refuses, or that has neither a valid
 //!    header nor a valid record, is quarantined: renamed to `*.damaged`, never deleted. One whose
-//!    key is missing is set aside as `*.locked`, until it is there (see [`locked`]).
+//!    key is missing is set aside as `*.locked`, until it is there (see [`locked`]). An error that
+//!    says nothing of the data (no permission, too many open files) ends the opening: it passes, or
+//!    somebody sees to it, and nothing was set aside on its account.
 //! 2. Remove empty files that no other segment names: a creation that was cut short.
 //! 3. Take each segment's end from the headers that name it as their predecessor. Where there is
 //!    none (the last one, what is left of a failed attempt, a successor with a damaged header),
@@ -20,7 +22,7 @@ use std::sync::Arc;
 
 use crate::event::Epoch;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, speaks_of_the_data};
 use super::record::{Compression, Encoder};
 use super::retire::Log;
 use super::scan::{Scanned, patiently, scan_file};
@@ -124,19 +126,10 @@ struct Recovery {
 struct Found {
     ordinal: u64,
     kind: FileKind,
-    file: Box<dyn DiskFile>,
     file_bytes: u64,
     header: Option<SegmentHeader>,
     /// Set once the whole file was read.
     scanned: Option<Scanned>,
-}
-
-impl Found {
-    fn scan(&mut self) {
-        if self.scanned.is_none() {
-            self.scanned = scan_file(&*self.file, self.file_bytes, self.header);
-        }
-    }
 }
 
 impl Recovery {
@@ -152,12 +145,12 @@ impl Recovery {
         let mut found = self.quarantine_unreadable(found)?;
         for segment in &mut found {
             if !self.ends.contains_key(&segment.ordinal) {
-                segment.scan();
+                self.scan(segment)?;
                 self.sync_last_record(segment);
             }
         }
-        self.tell_locked();
-        let segments = self.find_ends(&found);
+        self.tell_locked()?;
+        let segments = self.find_ends(&found)?;
         self.report.segments = segments.len();
         let entries = |segment: &Segment| segment.next_seq - segment.first_seq;
         self.report.entries = segments.values().map(entries).sum();
@@ -193,10 +186,11 @@ impl Recovery {
                         _ => self.lock_unless_readable(segment, key)?,
                     });
                 }
-                Err(error) => {
+                Err(error) if speaks_of_the_data(&error) => {
                     tracing::error!(segment = ordinal, %error, "a segment can't be read");
                     self.quarantine(ordinal, kind)?;
                 }
+                Err(error) => return Err(LogError::disk("open a segment of the log")(error)),
             }
         }
         Ok(found)
@@ -225,8 +219,28 @@ impl Recovery {
             segment::HEADER_BYTES => SegmentHeader::decode(&bytes, ordinal),
             _ => Err(HeaderError::Damaged),
         };
-        let found = Found { ordinal, kind, file, file_bytes, header: header.ok(), scanned: None };
+        let found = Found { ordinal, kind, file_bytes, header: header.ok(), scanned: None };
         Ok((found, header))
+    }
+
+    /// Opened when it is needed, and not kept: there may be more segments than a process may have
+    /// files open.
+    fn file_of(&self, found: &Found) -> Result<Box<dyn DiskFile>, LogError> {
+        let open = |kind| self.disk.open(&self.name_of(found.ordinal, kind));
+        let opened = patiently(|| match open(found.kind) {
+            // It was locked just now, on a disk that is only looked at.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => open(FileKind::Segment),
+            opened => opened,
+        });
+        opened.map_err(LogError::disk("open a segment of the log"))
+    }
+
+    /// Reads the whole file, once.
+    fn scan(&self, found: &mut Found) -> Result<(), LogError> {
+        if found.scanned.is_none() {
+            found.scanned = scan_file(&*self.file_of(found)?, found.file_bytes, found.header);
+        }
+        Ok(())
     }
 
     fn quarantine(&mut self, ordinal: u64, kind: FileKind) -> Result<(), LogError> {
@@ -264,7 +278,7 @@ impl Recovery {
         let mut kept = Vec::with_capacity(found.len());
         for mut segment in found {
             if segment.header.is_none() {
-                segment.scan();
+                self.scan(&mut segment)?;
                 let Some(key) = segment.scanned.as_ref().map(|scanned| scanned.key) else {
                     self.quarantine(segment.ordinal, segment.kind)?;
                     continue;
@@ -283,12 +297,13 @@ impl Recovery {
         let scanned = last.scanned.as_ref();
         let Some((at, bytes)) = scanned.and_then(|scanned| scanned.last_record) else { return };
         let rewrite = || {
+            let file = self.disk.open(&self.name_of(last.ordinal, last.kind))?;
             let mut record = vec![0; bytes as usize];
-            if last.file.read_at(at, &mut record)? < record.len() {
+            if file.read_at(at, &mut record)? < record.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            last.file.write_at(at, &record)?;
-            last.file.sync()
+            file.write_at(at, &record)?;
+            file.sync()
         };
         if let Err(error) = rewrite() {
             tracing::error!(%error, "the last record of the log could not be synced again");

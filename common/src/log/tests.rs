@@ -9,6 +9,7 @@ use super::sim::{Faults, SimDisk};
 use super::*;
 
 mod bounds;
+mod files;
 mod keys;
 mod moves;
 

@@ -148,3 +148,12 @@ fn a_power_cut_falls_into_any_operation() {
     disk.power_cut();
     assert!(disk.is_powered() && disk.list().is_ok());
 }
+
+#[test]
+fn only_errors_of_the_data_count_toward_damage() {
+    let counts = |code| speaks_of_the_data(&io::Error::from_raw_os_error(code));
+    // EIO, ENOENT, EUCLEAN, EBADMSG
+    assert!([5, 2, 117, 74].into_iter().all(counts));
+    // EMFILE, ENFILE, ENOMEM, EACCES, EINTR
+    assert!(![24, 23, 12, 13, 4].into_iter().any(counts));
+}

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::event::Epoch;
-use crate::log::DamagedRange;
 use crate::log::scan::scan_file;
 use crate::log::seal::KeyId;
 use crate::log::segment::{Lane, Moved, SegmentEnd};
 use crate::log::state::Segment;
+use crate::log::{DamagedRange, LogError};
 
 use super::{Found, Recovery};
 
@@ -20,11 +20,14 @@ impl Recovery {
         }
     }
 
-    pub(super) fn find_ends(&mut self, found: &[Found]) -> BTreeMap<u64, Segment> {
+    pub(super) fn find_ends(
+        &mut self,
+        found: &[Found],
+    ) -> Result<BTreeMap<u64, Segment>, LogError> {
         let mut segments = BTreeMap::new();
         for this in found {
             let end = self.ends.get(&this.ordinal).copied();
-            segments.insert(this.ordinal, self.end_of(this, end));
+            segments.insert(this.ordinal, self.end_of(this, end)?);
         }
         let newest = found.last();
         self.report.torn_bytes = newest.map_or(0, |newest| {
@@ -43,7 +46,7 @@ impl Recovery {
                 self.note(beheaded.ordinal, scanned.epoch, 0, scanned.first_seq);
             }
         }
-        segments
+        Ok(segments)
     }
 
     /// Numbers of an epoch go on from segment to segment, whatever their headers say. Those that
@@ -92,7 +95,7 @@ impl Recovery {
         self.note(named.ordinal, named.epoch, first_seq, named.next_seq);
     }
 
-    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Segment {
+    fn end_of(&mut self, found: &Found, declared: Option<SegmentEnd>) -> Result<Segment, LogError> {
         let file_bytes = found.file_bytes;
         let moved = self.moved_of(found);
         // Overwritten below with what the file says.
@@ -107,18 +110,21 @@ impl Recovery {
             key: found.header.map_or(KeyId::NONE, |header| header.key),
         };
         if let (Some(header), Some(end)) = (found.header, declared) {
-            return Segment {
+            return Ok(Segment {
                 epoch: header.epoch,
                 first_seq: header.first_seq,
                 next_seq: end.next_seq.max(header.first_seq),
                 valid_bytes: end.valid_bytes.min(file_bytes),
                 ..segment
-            };
+            });
         }
-        let scan = || scan_file(&*found.file, file_bytes, found.header);
-        let Some(scanned) = found.scanned.clone().or_else(scan) else {
+        let scanned = match &found.scanned {
+            Some(scanned) => Some(scanned.clone()),
+            None => scan_file(&*self.file_of(found)?, file_bytes, found.header),
+        };
+        let Some(scanned) = scanned else {
             // Not reached: without a header it was scanned, and with one a scan has a result.
-            return segment;
+            return Ok(segment);
         };
         for (first_seq, next_seq) in scanned.damaged {
             self.note(found.ordinal, scanned.epoch, first_seq, next_seq);
@@ -128,14 +134,14 @@ impl Recovery {
             self.note(found.ordinal, scanned.epoch, next_seq, end.next_seq);
             next_seq = end.next_seq;
         }
-        Segment {
+        Ok(Segment {
             epoch: scanned.epoch,
             first_seq: scanned.first_seq,
             next_seq,
             valid_bytes: scanned.valid_bytes,
             key: scanned.key,
             ..segment
-        }
+        })
     }
 
     /// Without a header nobody knows why and when.

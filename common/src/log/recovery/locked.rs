@@ -79,7 +79,7 @@ impl Recovery {
 
     pub(super) fn lock(
         &mut self,
-        found: Found,
+        mut found: Found,
         reason: LockReason,
     ) -> Result<Option<Found>, LogError> {
         let ordinal = found.ordinal;
@@ -88,6 +88,7 @@ impl Recovery {
             let (from, to) = (name(FileKind::Segment), name(FileKind::Locked));
             self.disk.rename(&from, &to).map_err(LogError::disk("set a locked segment aside"))?;
             self.disk.sync_dir().map_err(LogError::disk("sync the log's directory"))?;
+            found.kind = FileKind::Locked;
         }
         if matches!(reason, LockReason::Version(_)) {
             // Whatever it holds, its successor says where it ended.
@@ -98,11 +99,11 @@ impl Recovery {
     }
 
     /// Finds out what numbers the locked segments hold: what can't be read is named.
-    pub(super) fn tell_locked(&mut self) {
+    pub(super) fn tell_locked(&mut self) -> Result<(), LogError> {
         for (mut found, reason) in std::mem::take(&mut self.locked) {
             let range = match reason {
                 LockReason::Version(_) => None,
-                LockReason::Key(_) => self.range_of(&mut found),
+                LockReason::Key(_) => self.range_of(&mut found)?,
             };
             if let Some(DamagedRange { segment, epoch, first_seq, next_seq }) = range {
                 self.note(segment, epoch, first_seq, next_seq);
@@ -115,20 +116,23 @@ impl Recovery {
                 range,
             });
         }
+        Ok(())
     }
 
-    fn range_of(&self, found: &mut Found) -> Option<DamagedRange> {
+    fn range_of(&self, found: &mut Found) -> Result<Option<DamagedRange>, LogError> {
         let declared = self.ends.get(&found.ordinal).copied();
         if declared.is_none() || found.header.is_none() {
-            found.scan();
+            self.scan(found)?;
         }
         let scanned = found.scanned.as_ref();
         let (epoch, first_seq) = match (found.header, scanned) {
             (Some(header), _) => (header.epoch, header.first_seq),
-            (None, scanned) => scanned.map(|scanned| (scanned.epoch, scanned.first_seq))?,
+            (None, Some(scanned)) => (scanned.epoch, scanned.first_seq),
+            (None, None) => return Ok(None),
         };
         let ends = [declared.map(|end| end.next_seq), scanned.map(|scanned| scanned.next_seq)];
-        let next_seq = ends.into_iter().flatten().max()?.max(first_seq);
-        Some(DamagedRange { segment: found.ordinal, epoch, first_seq, next_seq })
+        let next_seq = ends.into_iter().flatten().max().map(|next_seq| next_seq.max(first_seq));
+        let range = |next_seq| DamagedRange { segment: found.ordinal, epoch, first_seq, next_seq };
+        Ok(next_seq.map(range))
     }
 }
