@@ -97,6 +97,7 @@ async fn a_collector_sees_the_way_of_an_event() {
     let address = collector.listen().await.unwrap();
     let mut config = StackConfig::from_env("traces").unwrap();
     config.cores = vec![CoreConfig::new("core", "raw,api")];
+    config.tls = true;
     config.gateway_set.push(format!("traces.endpoint=\"http://{address}/v1/traces\""));
     config.gateway_set.push("traces.sample_ratio=0.0".into());
     let stack = Stack::start(config).await.unwrap();

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use hyper::header::{
     RETRY_AFTER, SET_COOKIE,
 };
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -26,7 +27,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A pool of connections to one server.
 pub struct Client {
-    target: SocketAddr,
+    target: Target,
     host: String,
     timeout: Duration,
     /// `Authorization`, where there is one.
@@ -103,7 +104,7 @@ impl Client {
     pub fn new(target: impl Into<Target>, connections_max: usize, timeout: Duration) -> Self {
         let target = target.into();
         Self {
-            target: target.address,
+            target,
             host: target.to_string(),
             timeout,
             authorization: target.key().map(|key| format!("Bearer {key}")),
@@ -225,13 +226,26 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
-        let stream = TcpStream::connect(self.target).await.map_err(CallError::Connect)?;
+        let Target { address, .. } = self.target;
+        let stream = TcpStream::connect(address).await.map_err(CallError::Connect)?;
         stream.set_nodelay(true).map_err(CallError::Connect)?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| CallError::Broken(error.to_string()))?;
-        // Its error, if any, is also the error of the request on it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        match self.target.tls() {
+            None => speak(stream).await,
+            Some(tls) => {
+                let stream = tls.connect(ServerName::from(address.ip()), stream).await;
+                speak(stream.map_err(CallError::Connect)?).await
+            }
+        }
     }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<Full<Bytes>>, CallError> {
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| CallError::Broken(error.to_string()))?;
+    // Its error, if any, is also the error of the request on it.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
 }

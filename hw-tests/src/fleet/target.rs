@@ -1,9 +1,15 @@
-//! Where devices post, and the key that they show there.
+//! Where devices post, the key that they show there, and whom they trust.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
 
 /// `pfk_` and 32 bytes in base64.
 const KEY_BYTES: usize = 47;
@@ -14,6 +20,7 @@ pub struct Target {
     /// The address.
     pub address: SocketAddr,
     key: Option<[u8; KEY_BYTES]>,
+    tls: Option<&'static TlsConnector>,
 }
 
 impl Target {
@@ -24,7 +31,33 @@ impl Target {
     pub fn with_key(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
         let bytes: Option<[u8; KEY_BYTES]> = key.as_bytes().try_into().ok();
         ensure!(bytes.is_some() && key.starts_with("pfk_"), "that is no key of a fleet");
-        Ok(Self { address, key: bytes })
+        Ok(Self { address, key: bytes, tls: None })
+    }
+
+    /// The same by TLS, by certificates of the authority in this PEM file. What is read stays in
+    /// memory for good: a process has one or two of these.
+    ///
+    /// # Errors
+    /// When the file can't be read, or has no certificate.
+    pub fn trusting(self, ca_file: &Path) -> anyhow::Result<Self> {
+        let read = || format!("read {}", ca_file.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca_file).with_context(read)? {
+            roots.add(certificate.with_context(read)?)?;
+        }
+        ensure!(!roots.is_empty(), "{} has no certificate", ca_file.display());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Self { tls: Some(Box::leak(Box::new(connector))), ..self })
+    }
+
+    /// What speaks TLS to it, where it does.
+    pub(super) const fn tls(&self) -> Option<&'static TlsConnector> {
+        self.tls
     }
 
     /// The key.
@@ -35,7 +68,7 @@ impl Target {
 
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
-        Self { address, key: None }
+        Self { address, key: None, tls: None }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct StackConfig {
     pub fleet: String,
     /// The raw writer's flush interval.
     pub raw_flush_interval: Duration,
+    /// Whether devices speak TLS to the gateway.
+    pub tls: bool,
     /// More `--set` arguments for the gateway.
     pub gateway_set: Vec<String>,
     /// More `--set` arguments for every core.
@@ -83,6 +85,7 @@ impl StackConfig {
             topic_prefix: None,
             fleet: "sim".into(),
             raw_flush_interval: Duration::from_secs(5),
+            tls: false,
             gateway_set: Vec::new(),
             core_set: Vec::new(),
             cores: vec![CoreConfig::new("core", "all")],

@@ -1,6 +1,7 @@
 //! The real processes: a gateway and cores, with a topic prefix, databases and a directory of
 //! their own, that can be killed and started again on the same ports.
 
+mod authority;
 mod config;
 mod database;
 pub mod kafka;
@@ -66,13 +67,18 @@ impl Stack {
     ///
     /// # Errors
     /// When something can't be created.
-    pub async fn prepare(config: StackConfig) -> anyhow::Result<Self> {
+    pub async fn prepare(mut config: StackConfig) -> anyhow::Result<Self> {
         let apis = config.cores.iter().filter(|core| core.has_api()).count();
         ensure!(apis == 1, "{apis} cores have the role api, which listens on one port");
         let run = format!("{}-{:08x}", config.name, rand::random::<u32>());
         let dir = place::local_dir()?.join("runs").join(&run);
         std::fs::create_dir_all(dir.join("store"))
             .with_context(|| format!("create {}", dir.display()))?;
+        let issued = if config.tls { Some(authority::issue(&dir)?) } else { None };
+        if let Some(issued) = &issued {
+            config.gateway_set.push(format!("http.tls.cert_file={:?}", issued.cert_file));
+            config.gateway_set.push(format!("http.tls.key_file={:?}", issued.key_file));
+        }
         let catalog = Database::create(&config.postgres, &run).await?;
         let rollups = match &config.rollup_postgres {
             Some(server) => Some(Database::create(server, &run).await?),
@@ -130,6 +136,9 @@ impl Stack {
         stack.api.token = stack.create_token("oracle", "admin").await?;
         let key = stack.create_key(&stack.config.fleet).await?;
         stack.gateway_http = Target::with_key(gateway_http, &key)?;
+        if let Some(issued) = &issued {
+            stack.gateway_http = stack.gateway_http.trusting(&issued.ca_file)?;
+        }
         stack.write_snapshot().await?;
         Ok(stack)
     }

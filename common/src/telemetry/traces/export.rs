@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opentelemetry_http::hyper::HyperClient;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -16,6 +19,9 @@ use tokio::runtime::Handle;
 
 /// How long the collector may take for a batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Its answers say next to nothing.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Sends spans, counts them, and says when it can't.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ impl Exporter {
     /// To the collector's full address; on the runtime this is called in.
     pub(super) fn new(endpoint: &str, registry: &Registry) -> anyhow::Result<Self> {
         let client = OnRuntime {
-            client: HyperClient::with_default_connector(TIMEOUT, None),
+            client: Client::builder(TokioExecutor::new()).build_http(),
             runtime: Handle::try_current()?,
         };
         let inner = opentelemetry_otlp::SpanExporter::builder()
@@ -88,7 +94,7 @@ impl SpanExporter for Exporter {
 /// A client whose work is done on a runtime: batches are sent from a thread that has none.
 #[derive(Debug)]
 struct OnRuntime {
-    client: HyperClient,
+    client: Client<HttpConnector, Full<Bytes>>,
     runtime: Handle,
 }
 
@@ -96,6 +102,13 @@ struct OnRuntime {
 impl HttpClient for OnRuntime {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
-        self.runtime.spawn(async move { client.send_bytes(request).await }).await?
+        let exchange = async move {
+            let answer = client.request(request.map(Full::new)).await?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        // Time-outs, too, are made where there is a runtime.
+        self.runtime.spawn(async { tokio::time::timeout(TIMEOUT, exchange).await }).await??
     }
 }

@@ -58,9 +58,14 @@ pub(super) struct Loads {
 
 impl Loads {
     /// Runs them and prints what each cost.
-    pub(super) async fn run(loads: &[Load], stop: &CancellationToken) -> anyhow::Result<()> {
+    pub(super) async fn run(
+        loads: &[Load],
+        tls: bool,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut config = StackConfig::from_env("bench_gateway")?;
         config.cores = vec![CoreConfig::new("core", "api")];
+        config.tls = tls;
         let mut stack = Stack::prepare(config).await?;
         stack.gateway.start().await?;
         tokio::time::sleep(IDLE).await;

@@ -30,6 +30,9 @@ pub struct GatewayArgs {
     /// How large the backlog becomes, MB of records.
     #[arg(long, default_value_t = 2_000)]
     pub backlog_mb: u64,
+    /// Without TLS between devices and gateway.
+    #[arg(long)]
+    pub plain: bool,
     /// Everything but the clock follows from it; random when not given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -80,7 +83,7 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     ];
     let loads: Vec<Load> = loads.into_iter().flatten().collect();
     if !loads.is_empty() {
-        Loads::run(&loads, &stop).await?;
+        Loads::run(&loads, !args.plain, &stop).await?;
     }
     if has(Part::Backlog) && !stop.is_cancelled() {
         let report = Backlog { bytes: args.backlog_mb * 1_000_000, seed }.run(&stop).await?;
