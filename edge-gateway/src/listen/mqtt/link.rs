@@ -32,11 +32,15 @@ struct Inner {
     packet_bytes_max: AtomicU32,
 }
 
+/// As many messages as a broker can have open at once: a packet identifier has 16 bits.
+const OPEN_MAX: usize = u16::MAX as usize;
+
 /// How many requests an event loop must be able to hold so that no acknowledgement ever waits:
-/// while the connection waits for room in the inbox, it sends none. An acknowledgement and an
-/// answer for each message that the broker may have open, and answers for QoS 0.
+/// while the connection waits for room in the inbox, it sends none. An acknowledgement for each
+/// message that the broker can have open, an answer for each that it may, and answers for QoS 0.
+/// It may have `receive_max` open, but mosquitto 2.0.11, resuming a session, has had thousands.
 pub(super) fn requests_max(receive_max: u16) -> usize {
-    3 * usize::from(receive_max) + OTHER_REQUESTS
+    OPEN_MAX + 2 * usize::from(receive_max) + OTHER_REQUESTS
 }
 
 impl Link {
@@ -76,8 +80,8 @@ impl Link {
     /// Acknowledges a message. On a closed link that does nothing: the broker sends it again.
     pub(super) fn acknowledge(&self, publish: &Publish) {
         if self.0.client.try_ack(publish).is_err() && self.is_open() {
-            // There is room for as many as the broker may send. It has sent more.
-            tracing::error!("the broker sends more messages than mqtt.receive_max allows");
+            // There is room for as many as it can have open. It uses identifiers twice.
+            tracing::error!("the broker sends more messages than it can have open");
             self.close();
         }
     }
