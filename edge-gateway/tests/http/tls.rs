@@ -228,6 +228,8 @@ async fn certificates_are_rotated_under_load() {
     for device in devices {
         device.await.unwrap();
     }
+    // Each once, however its two files came.
+    assert_eq!(server.metric("penstock_tls_certificates_taken_total"), ROTATIONS as f64);
     assert_eq!(server.metric("penstock_tls_certificates_refused_total"), 0.0);
     let stored = spool.entries().len();
     assert_eq!(stored, sent.load(Ordering::SeqCst));

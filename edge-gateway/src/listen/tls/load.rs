@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 
 use super::{ClientAuth, TlsConfig, Validity};
 
@@ -22,6 +23,8 @@ pub struct Loaded {
     pub server: Arc<ServerConfig>,
     /// From the latest begin to the first end in the chain; none where it can't be read.
     pub validity: Option<Validity>,
+    /// SHA-256 of what was read.
+    pub(super) digest: [u8; 32],
 }
 
 /// What is wrong, with which file, and what to do.
@@ -49,8 +52,9 @@ pub fn load(config: &TlsConfig) -> Result<Loaded, TlsError> {
         let problem = "is not set: set cert_file and key_file".into();
         return Err(TlsError { key: CERT, path: String::new(), problem });
     };
-    let chain = certificates(CERT, cert_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes(KEY, key_file)?)
+    let mut read = Sha256::new();
+    let chain = certificates(&mut read, CERT, cert_file)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes(&mut read, KEY, key_file)?)
         .map_err(|error| fault(KEY, key_file, in_words(&error, "PRIVATE KEY")))?;
     let validity = chain.iter().map(|cert| Validity::of(cert)).collect::<Option<Vec<_>>>();
     let validity = validity.and_then(|each| each.into_iter().reduce(Validity::both));
@@ -62,7 +66,7 @@ pub fn load(config: &TlsConfig) -> Result<Loaded, TlsError> {
     let builder = match (config.client_auth, &config.client_ca_file) {
         (ClientAuth::Off, _) | (_, None) => builder.with_no_client_auth(),
         (wanted, Some(ca_file)) => {
-            builder.with_client_cert_verifier(verifier(provider, ca_file, wanted)?)
+            builder.with_client_cert_verifier(verifier(&mut read, provider, ca_file, wanted)?)
         }
     };
     let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
@@ -78,16 +82,17 @@ pub fn load(config: &TlsConfig) -> Result<Loaded, TlsError> {
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.ticketer = ring::Ticketer::new()
         .map_err(|error| fault(CERT, cert_file, format!("no key for sessions: {error}")))?;
-    Ok(Loaded { server: Arc::new(server), validity })
+    Ok(Loaded { server: Arc::new(server), validity, digest: read.finalize().into() })
 }
 
 fn verifier(
+    read: &mut Sha256,
     provider: Arc<CryptoProvider>,
     ca_file: &Path,
     wanted: ClientAuth,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(CLIENT_CA, ca_file)? {
+    for certificate in certificates(read, CLIENT_CA, ca_file)? {
         roots.add(certificate).map_err(|error| {
             fault(CLIENT_CA, ca_file, format!("holds a certificate of no authority: {error}"))
         })?;
@@ -100,10 +105,14 @@ fn verifier(
     builder.build().map_err(|error| fault(CLIENT_CA, ca_file, error.to_string()))
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = bytes(key, path)?;
-    let read: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match read {
+fn certificates(
+    read: &mut Sha256,
+    key: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = bytes(read, key, path)?;
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
         Ok(certificates) if certificates.is_empty() => {
             Err(fault(key, path, in_words(&pem::Error::NoItemsFound, "CERTIFICATE")))
         }
@@ -112,8 +121,8 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     }
 }
 
-fn bytes(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| {
+fn bytes(read: &mut Sha256, key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let bytes = std::fs::read(path).map_err(|error| {
         use std::io::ErrorKind;
         let what_to_do = match error.kind() {
             ErrorKind::NotFound => "put the file there, or correct the path",
@@ -121,7 +130,10 @@ fn bytes(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
             _ => "see whether the disk is well",
         };
         fault(key, path, format!("can't be read: {error}; {what_to_do}"))
-    })
+    })?;
+    read.update((bytes.len() as u64).to_le_bytes());
+    read.update(&bytes);
+    Ok(bytes)
 }
 
 fn in_words(error: &pem::Error, wanted: &str) -> String {

@@ -81,6 +81,8 @@ impl Watcher {
         self.seen = stamps;
         if changed || self.in_doubt {
             match load(&self.config).and_then(|loaded| self.refuse_ended(loaded)) {
+                // Read before its files had all been seen to change, or put back as they were.
+                Ok(loaded) if loaded.digest == self.current.borrow().digest => self.settle(),
                 Ok(loaded) => self.replace(loaded),
                 Err(_) if changed => self.in_doubt = true,
                 Err(error) => self.refuse(&error),
@@ -108,10 +110,15 @@ impl Watcher {
     fn replace(&mut self, loaded: Loaded) {
         let ends = loaded.validity.map(|validity| validity.not_after.to_rfc3339());
         tracing::info!(?ends, "certificate taken; new connections get it");
-        self.metrics.taken.inc();
         self.current.send_replace(Arc::new(loaded));
-        self.in_doubt = false;
+        self.metrics.taken.inc();
         self.told_at = None;
+        self.settle();
+    }
+
+    /// The files are good.
+    fn settle(&mut self) {
+        self.in_doubt = false;
         self.set_fault(None);
     }
 
