@@ -3,8 +3,8 @@
 //!
 //! `PENSTOCK_TEST_SEED` replays a seed; with `PENSTOCK_TEST_LONG=1` there are more of them, longer.
 //!
-//! mosquitto acknowledges a message and saves it a moment later. What it had acknowledged and not
-//! saved when it was killed can be lost before any gateway sees it. So half of the publishers are
+//! mosquitto acknowledges a message and saves it up to two seconds later. What it had acknowledged
+//! and not saved when it was killed can be lost before any gateway sees it. So half of the publishers are
 //! careful and publish that again; of theirs nothing may be missing. The others forget a message
 //! once it is acknowledged: of theirs nothing may be missing but what was acknowledged shortly
 //! before a kill and is not in the database that the killed broker left. Each of these is named,
@@ -22,7 +22,7 @@ use hw_tests::oracle::record::{State, ToldFleet};
 use hw_tests::oracle::{self, checker::Tolerance};
 use hw_tests::stack::service::{Kind, Service, Stop};
 use hw_tests::stack::{Stack, StackConfig};
-use hw_tests::terms;
+use hw_tests::{terms, wait};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rumqttc::v5::mqttbytes::QoS;
@@ -30,9 +30,10 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that has gone silent is noticed after two keep-alive times of 5 s, and the broker
+/// A connection that has gone silent is noticed after two keep-alive times, and the broker
 /// sends everything again on the next one.
 const HAND_OVER: Duration = Duration::from_secs(120);
+const SUBSCRIPTION: &[u8] = b"penstock/+/+/events";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -80,26 +81,33 @@ async fn start(name: &str) -> anyhow::Result<Setup> {
     let mut config = StackConfig::from_env(name)?.impatient();
     config.raw_flush_interval = Duration::from_millis(700);
     config.gateway_set.push(format!("mqtt.broker={url}"));
-    // The keep-alive stays at its default: this broker saves its whole database after each
-    // acknowledgement, so that a ping behind some hundred of them is answered after 10 s and more.
     // Kills follow each other closely: nobody waits for half a minute after the third.
     config.gateway_set.push("mqtt.reconnect_max_ms=1000".into());
     let stack = Stack::start(config).await?;
     let setup = Setup { broker, address, stack };
     setup.is_subscribed().await?;
+    setup.has_saved_session().await?;
     Ok(setup)
 }
 
 impl Setup {
     async fn is_subscribed(&self) -> anyhow::Result<()> {
-        let waiting = async {
-            while oracle::metrics_of(&self.stack.gateway, "penstock_mqtt_connected").await? < 1.0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            anyhow::Ok(())
-        };
-        let limit = Duration::from_secs(60);
-        tokio::time::timeout(limit, waiting).await.context("the gateway does not subscribe")?
+        wait::until(Duration::from_secs(60), "the gateway has subscribed", async || {
+            let gateway = &self.stack.gateway;
+            Ok(oracle::metrics_of(gateway, "penstock_mqtt_connected").await? >= 1.0)
+        })
+        .await
+    }
+
+    /// A broker that is killed before it has saved the gateway's session knows of no subscriber, and
+    /// refuses what devices publish.
+    async fn has_saved_session(&self) -> anyhow::Result<()> {
+        let database = self.broker.data_dir().join("mosquitto.db");
+        wait::until(Duration::from_secs(30), "the broker has saved the session", async || {
+            let saved = std::fs::read(&database).unwrap_or_default();
+            Ok(saved.windows(SUBSCRIPTION.len()).any(|bytes| bytes == SUBSCRIPTION))
+        })
+        .await
     }
 
     fn saves(&self) -> Saves {
@@ -225,7 +233,7 @@ impl Setup {
         let since = Instant::now();
         let metric = |name| oracle::metrics_of(&self.stack.gateway, name);
         let (mut quiet, mut last) = (0, -1.0);
-        while quiet < 20 {
+        while quiet < 50 {
             let acknowledged = metric("penstock_mqtt_acknowledged_messages_total").await?;
             let open = metric("penstock_mqtt_unacknowledged_messages").await?;
             let holds = messages_at(&self.broker)?;
@@ -240,8 +248,8 @@ impl Setup {
     }
 }
 
-/// How many messages of devices the broker's database holds. It is written anew after every change;
-/// the gateway's subscription has a wildcard in the device's place.
+/// How many messages of devices the broker's database holds, which is written anew every two seconds.
+/// A subscription has a wildcard in the device's place.
 fn messages_at(broker: &Service) -> anyhow::Result<usize> {
     const TOPIC: &[u8] = b"penstock/sim/";
     let database = std::fs::read(broker.data_dir().join("mosquitto.db"))?;
@@ -256,13 +264,14 @@ fn report(tally: &MqttTally, told: &ToldFleet, verdict: &oracle::verdict::Verdic
     println!(
         "messages {}, acknowledged by the broker {}, published again: unacknowledged {}, \
          acknowledged but unsaved {}; acknowledged, never saved and not published again {} \
-         ({open} events, of which the gateway had {surplus}; mosquitto lost the others); refused \
-         {}; connections {}; saves {}",
+         ({open} events, of which the gateway had {surplus}; mosquitto lost the others; at most {:?} \
+         old when it was killed); refused {}; connections {}; saves {}",
         tally.messages.get(),
         tally.acknowledged.get(),
         tally.repeated.get(),
         tally.repeated_unsaved.get(),
         tally.forgotten.get(),
+        saves.forgotten_age_max(),
         tally.refused.get(),
         tally.connections.get(),
         saves.count(),

@@ -228,8 +228,9 @@ impl Publisher {
         self.tally.repeated.add(again.unacknowledged);
         self.tally.repeated_unsaved.add(again.unsaved);
         self.tally.forgotten.add(again.forgotten.len() as u64);
-        for number in again.forgotten {
-            println!("{} {number}: acknowledged by a broker that never saved it", self.name);
+        if !again.forgotten.is_empty() {
+            let (name, forgotten) = (&self.name, &again.forgotten);
+            println!("{name} {forgotten:?}: acknowledged by a broker that never saved them");
         }
         self.forget_done();
     }

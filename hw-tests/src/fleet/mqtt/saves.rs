@@ -1,7 +1,7 @@
 //! What the broker has on its disk.
 //!
-//! mosquitto acknowledges first and saves its whole database a moment later, in the same round of
-//! its loop: what it acknowledged since its last save is gone when it is killed. That is its
+//! mosquitto acknowledges first and saves its whole database every two seconds: what it acknowledged
+//! since its last save is gone when it is killed. That is its
 //! promise, not the gateway's, so it is measured, in two ways. A save seen to be finished after the
 //! publisher had read an acknowledgement covers that message, for the broker has one thread, and a
 //! save that ends later began later. And the database of a killed broker is read: the message whose
@@ -51,6 +51,8 @@ struct State {
     covered_until: Instant,
     crashes: Vec<Crash>,
     saves: u64,
+    /// So long before its broker's end was the oldest forgotten message acknowledged, at most.
+    forgotten_age_max: Duration,
 }
 
 struct Crash {
@@ -70,7 +72,12 @@ impl Crash {
 impl Saves {
     /// Begins to watch.
     pub fn watch(database: PathBuf) -> Self {
-        let state = State { covered_until: Instant::now(), crashes: Vec::new(), saves: 0 };
+        let state = State {
+            covered_until: Instant::now(),
+            crashes: Vec::new(),
+            saves: 0,
+            forgotten_age_max: Duration::ZERO,
+        };
         let (state, is_over) = (Mutex::new(state), AtomicBool::new(false));
         let saves = Self(Arc::new(Inner { database, state, is_over }));
         let watched = saves.clone();
@@ -114,12 +121,16 @@ impl Saves {
 
     /// What became of a message with this payload that was acknowledged so.
     pub fn fate(&self, payload: &[u8], ack: Ack) -> Fate {
-        let state = self.lock();
+        let mut state = self.lock();
         let crash = state.crashes.iter().find(|crash| ack.since < crash.at);
         match crash {
             Some(crash) if ack.at < crash.covered_until => Fate::Kept,
             Some(crash) if crash.has_saved(payload) => Fate::Kept,
-            Some(_) => Fate::Forgotten,
+            Some(crash) => {
+                let age = crash.at.saturating_duration_since(ack.at);
+                state.forgotten_age_max = state.forgotten_age_max.max(age);
+                Fate::Forgotten
+            }
             None if ack.at < state.covered_until => Fate::Kept,
             None => Fate::Open,
         }
@@ -128,6 +139,11 @@ impl Saves {
     /// How many saves were seen.
     pub fn count(&self) -> u64 {
         self.lock().saves
+    }
+
+    /// How long before its broker's end the oldest forgotten message was acknowledged, at most.
+    pub fn forgotten_age_max(&self) -> Duration {
+        self.lock().forgotten_age_max
     }
 
     /// Ends the watch.
@@ -176,6 +192,7 @@ mod tests {
         seen(1);
         assert_eq!(saves.fate(b"a", early), Fate::Kept);
         let late = now();
+        std::thread::sleep(20 * LOOK_EVERY);
         saves.crashed().unwrap();
         // A save of the next life says nothing about the last one.
         std::thread::sleep(20 * LOOK_EVERY);
@@ -183,7 +200,9 @@ mod tests {
         seen(2);
         assert_eq!(saves.fate(b"x", early), Fate::Kept, "the gateway had it");
         assert_eq!(saves.fate(b"b", late), Fate::Kept, "it is in the last save");
+        assert_eq!(saves.forgotten_age_max(), Duration::ZERO);
         assert_eq!(saves.fate(b"c", late), Fate::Forgotten);
+        assert!(saves.forgotten_age_max() >= 20 * LOOK_EVERY, "{:?}", saves.forgotten_age_max());
         assert_eq!(saves.fate(b"c", now()), Fate::Open);
         let read_late = Ack { at: Instant::now(), ..late };
         assert_eq!(saves.fate(b"c", read_late), Fate::Forgotten, "it was sent before the crash");
