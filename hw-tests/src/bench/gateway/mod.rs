@@ -47,8 +47,10 @@ pub enum Part {
     Singles,
     /// 15,000 events a second in batches of 100.
     Peak,
-    /// As much as it takes.
+    /// As much as it takes, in batches of 100.
     Saturation,
+    /// As much as it takes, one event a request.
+    SaturationSingles,
     /// A backlog of large events: memory, start, drain.
     Backlog,
 }
@@ -72,7 +74,7 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
             batch,
             seconds: args.seconds,
             seed,
-            is_saturating: part == Part::Saturation,
+            is_saturating: matches!(part, Part::Saturation | Part::SaturationSingles),
         })
     };
     let loads = [
@@ -80,6 +82,7 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
         load(Part::Singles, "single events", 2_000.0, 1),
         load(Part::Peak, "the peak, batches of 100", 15_000.0, 100),
         load(Part::Saturation, "saturation, batches of 100", 400_000.0, 100),
+        load(Part::SaturationSingles, "saturation, single events", 40_000.0, 1),
     ];
     let loads: Vec<Load> = loads.into_iter().flatten().collect();
     if !loads.is_empty() {
