@@ -20,6 +20,7 @@ pub mod positions;
 pub mod postgres;
 pub mod publish;
 pub mod rollup;
+pub mod s3;
 
 /// No single step waits longer than this for Postgres.
 const STEP_TIMEOUT: Duration = Duration::from_secs(40);

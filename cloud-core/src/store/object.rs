@@ -3,17 +3,15 @@
 use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
@@ -21,6 +19,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use serde::Deserialize;
 
 use super::footers::Footers;
+use super::s3::{S3Config, S3Encryption};
 
 /// Where objects go.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,30 +37,6 @@ impl Default for StoreConfig {
     }
 }
 
-/// How to reach S3. What is empty is taken from the environment (`AWS_…`) or the machine's role.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct S3Config {
-    /// For servers other than Amazon's.
-    pub endpoint: String,
-    /// The region.
-    pub region: String,
-    /// Whether plain HTTP will do.
-    pub allow_http: bool,
-    /// Key.
-    pub access_key_id: String,
-    /// Its secret.
-    pub secret_access_key: String,
-}
-
-// By hand: secrets stay out of logs.
-impl std::fmt::Debug for S3Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { endpoint, region, allow_http, .. } = self;
-        write!(f, "S3Config {{ endpoint: {endpoint:?}, region: {region:?}, http: {allow_http} }}")
-    }
-}
-
 enum Location<'a> {
     Directory(&'a FsPath),
     S3 { bucket: &'a str, prefix: &'a str },
@@ -70,8 +45,15 @@ enum Location<'a> {
 impl StoreConfig {
     /// Adds what is wrong to `problems`.
     pub fn validate(&self, problems: &mut Vec<String>) {
-        if let Err(problem) = self.location() {
-            problems.push(problem);
+        match self.location() {
+            Err(problem) => problems.push(problem),
+            Ok(Location::S3 { .. }) => self.s3.validate(problems),
+            Ok(Location::Directory(_)) if self.s3.encryption != S3Encryption::Bucket => {
+                problems.push(
+                    "store.s3.encryption: store.url is a directory; encrypt its file system".into(),
+                );
+            }
+            Ok(Location::Directory(_)) => {}
         }
     }
 
@@ -120,7 +102,7 @@ impl Objects {
                 Arc::new(store.with_fsync(true))
             }
             Ok(Location::S3 { bucket, prefix }) => {
-                let store = s3(&config.s3, bucket).context("set up the S3 client")?;
+                let store = config.s3.open(bucket).context("set up the S3 client")?;
                 Arc::new(PrefixStore::new(store, Path::from(prefix)))
             }
         };
@@ -228,38 +210,6 @@ impl AsyncFileReader for ParquetObject {
     }
 }
 
-fn s3(config: &S3Config, bucket: &str) -> object_store::Result<object_store::aws::AmazonS3> {
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_allow_http(config.allow_http)
-        // Short: the stages have their own patience, and pause meanwhile.
-        .with_retry(RetryConfig {
-            max_retries: 2,
-            retry_timeout: Duration::from_secs(20),
-            ..RetryConfig::default()
-        })
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(config.allow_http)
-                .with_connect_timeout(Duration::from_secs(5))
-                .with_timeout(Duration::from_secs(60)),
-        );
-    let set = |value: &String| (!value.is_empty()).then(|| value.clone());
-    if let Some(endpoint) = set(&config.endpoint) {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(region) = set(&config.region) {
-        builder = builder.with_region(region);
-    }
-    if let Some(key) = set(&config.access_key_id) {
-        builder = builder.with_access_key_id(key);
-    }
-    if let Some(secret) = set(&config.secret_access_key) {
-        builder = builder.with_secret_access_key(secret);
-    }
-    builder.build()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +230,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_directory_is_not_encrypted_by_s3() {
+        let s3 = S3Config { encryption: S3Encryption::SseS3, ..S3Config::default() };
+        let mut problems = Vec::new();
+        StoreConfig { s3, ..StoreConfig::default() }.validate(&mut problems);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+
     #[tokio::test]
     async fn a_directory_keeps_objects() {
         let dir = tempfile::tempdir().unwrap();
@@ -292,11 +250,5 @@ mod tests {
         store.delete("a/b").await.unwrap();
         store.delete("a/b").await.unwrap();
         assert!(!store.exists("a/b").await.unwrap());
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let config = S3Config { secret_access_key: "hush".into(), ..S3Config::default() };
-        assert!(!format!("{config:?}").contains("hush"));
     }
 }

@@ -8,6 +8,7 @@ mod compact;
 mod crash;
 mod dead_letters;
 mod dead_letters_api;
+mod encryption;
 mod fleets;
 mod ledger;
 mod ledger_store;
