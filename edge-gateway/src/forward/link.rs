@@ -12,8 +12,10 @@ use super::{
     Connect, Delivery, OutboundRecord, Producer, Refusal, Role, STATUS_TOKEN, SendError, Token,
 };
 
-/// How long answers on the stream are waited for while something is sent alone.
+/// How long answers on the stream are waited for while something is sent alone, at first; as much
+/// longer after so many waits in vain.
 const SINGLE_WAIT: Duration = Duration::from_millis(2);
+const SINGLE_PATIENCE: u32 = 8;
 
 /// How long the last answers of a producer that has failed are waited for.
 const LAST_WAIT: Duration = Duration::from_millis(100);
@@ -25,6 +27,8 @@ pub(super) struct Link<P> {
     held: Option<Held>,
     /// Sent by the single one, and not answered.
     single_in_flight: usize,
+    /// So often it was asked in vain since.
+    single_asked: u32,
 }
 
 struct Held {
@@ -45,6 +49,7 @@ impl<P: Producer> Link<P> {
             single: connect.connect(Role::Single)?,
             held: None,
             single_in_flight: 0,
+            single_asked: 0,
         })
     }
 
@@ -97,10 +102,12 @@ impl<P: Producer> Link<P> {
         }
         let mut wait = wait;
         if self.single_in_flight > 0 {
-            wait = wait.min(SINGLE_WAIT);
+            wait = wait.min(SINGLE_WAIT * (1 + self.single_asked / SINGLE_PATIENCE));
             let before = into.len();
             self.single.poll(Duration::ZERO, into);
-            self.single_in_flight -= (into.len() - before).min(self.single_in_flight);
+            let answered = into.len() - before;
+            self.single_in_flight -= answered.min(self.single_in_flight);
+            self.single_asked = if answered > 0 { 0 } else { self.single_asked.saturating_add(1) };
         }
         let wait = if into.is_empty() { wait } else { Duration::ZERO };
         self.stream.poll(wait, into);
