@@ -12,9 +12,10 @@ use super::{
     Connect, Delivery, OutboundRecord, Producer, Refusal, Role, STATUS_TOKEN, SendError, Token,
 };
 
-/// How long answers on the stream are waited for while something is sent alone, at first; as much
-/// longer after so many waits in vain.
+/// How long answers on the stream are waited for while something is sent alone, at first.
 const SINGLE_WAIT: Duration = Duration::from_millis(2);
+
+/// After so many waits in vain, they are longer by [`SINGLE_WAIT`].
 const SINGLE_PATIENCE: u32 = 8;
 
 /// How long the last answers of a producer that has failed are waited for.
